@@ -1,0 +1,79 @@
+// GuestMemory: the guest's RAM, one memfd mapped once, and checked access to it by guest-physical
+// address.
+//
+// Every access takes a guest-physical address and a length that are guest-controlled and checked
+// here. Contents are hostile and change under our feet while vCPUs run: read what you need ONCE
+// into a private copy (Read, ReadObject) and validate the copy; never keep a C++ reference into
+// RAM. HostRange is for loaders before the guest runs and for I/O that hands the kernel a buffer.
+//
+// Thread-safe after Create; concurrent accesses to the same bytes race as they do between CPUs.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+#include "memory/layout.h"
+#include "support/mapping.h"
+#include "support/status.h"
+#include "support/unique_fd.h"
+
+namespace bothy::memory {
+
+struct GuestMemoryOptions {
+  Layout layout;
+  // Populate every page (one thread a core) and lock it before Create returns; ResourceExhausted if
+  // the host can't. False: pages appear as they are touched.
+  bool populate_and_lock = false;
+};
+
+class GuestMemory {
+ public:
+  static absl::StatusOr<std::unique_ptr<GuestMemory>> Create(const GuestMemoryOptions& options);
+
+  [[nodiscard]] const Layout& layout() const { return layout_; }
+  // Copies between RAM and `bytes`. OutOfRange, and nothing copied, unless all of [gpa, gpa + size)
+  // is RAM; a range may span two RAM ranges that adjoin.
+  absl::Status Read(uint64_t gpa, std::span<uint8_t> bytes) const;
+  absl::Status Write(uint64_t gpa, std::span<const uint8_t> bytes);
+  absl::Status Zero(uint64_t gpa, uint64_t size);
+
+  template <typename T>
+  requires std::is_trivially_copyable_v<T> absl::StatusOr<T> ReadObject(uint64_t gpa)
+  const {
+    T value;
+    RETURN_IF_ERROR(Read(gpa, {reinterpret_cast<uint8_t*>(&value), sizeof value}));
+    return value;
+  }
+  template <typename T>
+  requires std::is_trivially_copyable_v<T> absl::Status WriteObject(uint64_t gpa, const T& value) {
+    return Write(gpa, {reinterpret_cast<const uint8_t*>(&value), sizeof value});
+  }
+
+  // The host's view of [gpa, gpa + size), or OutOfRange unless it lies within one RAM range.
+  absl::StatusOr<std::span<uint8_t>> HostRange(uint64_t gpa, uint64_t size) const;
+
+  // Drops all contents: every page reads as zero again (a machine reset keeps nothing). Only while
+  // no vCPU runs.
+  absl::Status DiscardAll();
+
+  // Guest RAM that is resident on the host now, in bytes.
+  [[nodiscard]] uint64_t ResidentBytes() const;
+  // The memfd, for what shares guest RAM with another process (vhost-user, later).
+  [[nodiscard]] int fd() const { return fd_.get(); }
+
+ private:
+  GuestMemory(Layout layout, UniqueFd fd, Mapping mapping)
+      : layout_(std::move(layout)), fd_(std::move(fd)), mapping_(std::move(mapping)) {}
+  // The run of host bytes that begins at `gpa`, up to `size`; empty when `gpa` isn't RAM.
+  [[nodiscard]] std::span<uint8_t> Run(uint64_t gpa, uint64_t size) const;
+
+  Layout layout_;
+  UniqueFd fd_;
+  Mapping mapping_;
+  bool populated_ = false;
+};
+
+}  // namespace bothy::memory
