@@ -1,0 +1,152 @@
+#include "tests/guest/first_process.h"
+
+#include <fcntl.h>
+#include <net/if.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdint>
+#include <cstring>
+
+namespace first_process {
+namespace {
+
+constexpr std::string_view kBase64Digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+}  // namespace
+
+std::string ReadFile(const char* path) {
+  std::string text;
+  const int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return text;
+  char buffer[4096];
+  for (;;) {
+    const ssize_t n = read(fd, buffer, sizeof buffer);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) break;
+    text.append(buffer, static_cast<size_t>(n));
+  }
+  close(fd);
+  return text;
+}
+
+bool WriteAll(int fd, std::string_view data) {
+  while (!data.empty()) {
+    const ssize_t n = write(fd, data.data(), data.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return false;
+    data.remove_prefix(static_cast<size_t>(n));
+  }
+  return true;
+}
+
+bool WriteFile(const char* path, std::string_view text) {
+  const int fd = open(path, O_WRONLY | O_CLOEXEC);
+  if (fd < 0) return false;
+  const bool written = WriteAll(fd, text);
+  const int error = errno;
+  close(fd);
+  errno = error;
+  return written;
+}
+
+bool Mount(const char* source, const char* target, const char* type, unsigned long flags, const char* options) {
+  if (mkdir(target, 0755) != 0 && errno != EEXIST) return false;
+  return mount(source, target, type, flags, options) == 0;
+}
+
+std::optional<std::string> CommandLineOption(std::string_view name) {
+  static const std::string command_line = ReadFile("/proc/cmdline");
+  std::optional<std::string> value;
+  std::string word;
+  bool quoted = false;
+  const auto finish_word = [&] {
+    const std::string_view whole = word;
+    if (whole.substr(0, name.size()) == name) {
+      const std::string_view rest = whole.substr(name.size());
+      if (rest.empty()) value = "";
+      else if (rest.front() == '=') value = rest.substr(1);
+    }
+    word.clear();
+  };
+  for (const char c : command_line) {
+    if (c == '"') quoted = !quoted;
+    else if (!quoted && (c == ' ' || c == '\n')) finish_word();
+    else word += c;
+  }
+  finish_word();
+  return value;
+}
+
+bool LoadModule(const char* path) {
+  const int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return false;
+  const bool loaded = syscall(SYS_finit_module, fd, "", 0) == 0 || errno == EEXIST;
+  const int error = errno;
+  close(fd);
+  errno = error;
+  return loaded;
+}
+
+std::vector<std::string> LoadModules(const char* list_path) {
+  std::vector<std::string> refused;
+  const std::string list = ReadFile(list_path);
+  for (size_t begin = 0; begin < list.size();) {
+    size_t end = list.find('\n', begin);
+    if (end == std::string::npos) end = list.size();
+    const std::string path = list.substr(begin, end - begin);
+    begin = end + 1;
+    if (!path.empty() && !LoadModule(path.c_str())) refused.push_back(path);
+  }
+  return refused;
+}
+
+std::string Base64Encode(std::string_view data) {
+  std::string text;
+  text.reserve((data.size() + 2) / 3 * 4);
+  for (size_t i = 0; i < data.size(); i += 3) {
+    uint32_t bits = 0;
+    for (size_t j = 0; j < 3; ++j) bits = bits << 8 | (i + j < data.size() ? static_cast<uint8_t>(data[i + j]) : 0U);
+    for (size_t j = 0; j < 4; ++j)
+      text += i + j <= data.size() ? kBase64Digits[bits >> (18 - 6 * j) & 0x3f] : '=';
+  }
+  return text;
+}
+
+std::optional<std::string> Base64Decode(std::string_view text) {
+  while (!text.empty() && text.back() == '=') text.remove_suffix(1);
+  std::string data;
+  data.reserve(text.size() * 3 / 4);
+  uint32_t bits = 0;
+  int count = 0;
+  for (const char c : text) {
+    const size_t digit = kBase64Digits.find(c);
+    if (digit == std::string_view::npos) return std::nullopt;
+    bits = bits << 6 | static_cast<uint32_t>(digit);
+    count += 6;
+    if (count >= 8) {
+      count -= 8;
+      data += static_cast<char>(bits >> count & 0xff);
+    }
+  }
+  if (count >= 6) return std::nullopt;
+  return data;
+}
+
+bool RaiseLoopback() {
+  const int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return false;
+  ifreq request{};
+  std::strcpy(request.ifr_name, "lo");
+  request.ifr_flags = IFF_UP | IFF_RUNNING;
+  const bool up = ioctl(fd, SIOCSIFFLAGS, &request) == 0;
+  close(fd);
+  return up;
+}
+
+}  // namespace first_process

@@ -1,0 +1,48 @@
+// What a first process (PID 1) of a bare kernel needs before there is a user space: mounts, modules, the kernel
+// command line, base64. Used by the guest's agent and by the lab's init, both small static programs.
+//
+// Nothing here throws or allocates on a failure path; errors are errno, as in the system calls underneath.
+#ifndef BOTHY_TESTS_GUEST_FIRST_PROCESS_H_
+#define BOTHY_TESTS_GUEST_FIRST_PROCESS_H_
+
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace first_process {
+
+// Whole contents of a file, empty when it can't be read. For /proc and /sys, where sizes lie.
+std::string ReadFile(const char* path);
+
+// False, with errno, when the file can't be opened or takes less than all of `text`.
+bool WriteFile(const char* path, std::string_view text);
+
+// Writes all of `data` to a blocking descriptor. False, with errno, when the other end is gone.
+bool WriteAll(int fd, std::string_view data);
+
+// mount(2) on a directory that is made when it isn't there.
+bool Mount(const char* source, const char* target, const char* type, unsigned long flags, const char* options);
+
+// The value of `name=value` on the kernel command line; "" for a bare `name`. The last one wins.
+// A value may be quoted as the kernel has it: name="a b".
+std::optional<std::string> CommandLineOption(std::string_view name);
+
+// Loads a module with finit_module(2). A module that is there already counts as loaded.
+bool LoadModule(const char* path);
+
+// Loads the modules named in `list_path`, one path a line in dependency order. Returns those that wouldn't load:
+// a module for another CPU's virtualization is expected to refuse.
+std::vector<std::string> LoadModules(const char* list_path);
+
+std::string Base64Encode(std::string_view data);
+// Nothing when `text` isn't base64.
+std::optional<std::string> Base64Decode(std::string_view text);
+
+// Brings the loopback interface up.
+bool RaiseLoopback();
+
+}  // namespace first_process
+
+#endif  // BOTHY_TESTS_GUEST_FIRST_PROCESS_H_

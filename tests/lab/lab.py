@@ -1,0 +1,331 @@
+#!/usr/bin/env python3
+"""Runs a command in the lab: a host with KVM, on any machine. docs/lab.md says what that is.
+
+    lab.py [options] [-- COMMAND [ARGUMENT...]]
+
+Without a command: a shell. The exit status is the command's; 125 when the lab itself failed.
+"""
+
+import argparse
+import collections
+import ctypes
+import fcntl
+import os
+import pathlib
+import selectors
+import shlex
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import termios
+import time
+import tty
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("BOTHY_BUILD_DIR", ROOT / "build")).resolve()
+LAB = BUILD / "lab"
+
+LAB_FAILED = 125  # as docker run and timeout have it
+HEADER = struct.Struct("<cI")
+CHUNK = 64 * 1024
+
+# What a command in the lab may know of its caller's environment, beside BOTHY_*.
+INHERITED = {"CI", "COLORTERM", "HOME", "LANG", "LOGNAME", "NO_COLOR", "PATH", "TERM", "USER"}
+INHERITED_PREFIXES = ("BOTHY_", "LC_", "GTEST_", "CTEST_", "ASAN_", "UBSAN_", "TSAN_")
+
+
+class LabError(Exception):
+    """The lab failed, not the command in it."""
+
+
+def die_with_parent(sig: int) -> None:
+    """Has the kernel send `sig` to this process when its parent ends."""
+    pr_set_pdeathsig = 1
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, sig)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), sig)
+
+
+def hardware_kvm() -> bool:
+    return subprocess.run([LAB / "kvm_probe"], stdin=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def nesting_allowed() -> bool:
+    for module in ("kvm_amd", "kvm_intel"):
+        try:
+            if pathlib.Path(f"/sys/module/{module}/parameters/nested").read_text().strip() in ("1", "Y"):
+                return True
+        except OSError:
+            pass
+    return False
+
+
+def default_memory() -> int:
+    """MiB: enough for 6 GiB guests that don't touch it all, and never more than two thirds of this machine's."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+    return min(8192, total * 2 // 3)
+
+
+def prepare(what: str = "all") -> None:
+    done = subprocess.run([ROOT / "tests/lab/prepare.sh", what], stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False)
+    if done.returncode:
+        raise LabError("preparing it failed, see above")
+
+
+def window_size() -> str:
+    size = shutil.get_terminal_size()
+    return f"{size.lines} {size.columns}"
+
+
+def inherited_environment() -> dict[str, str]:
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in INHERITED or name.startswith(INHERITED_PREFIXES)
+    }
+
+
+class Lab:
+    """One running lab: a QEMU that ends with this process, however this process ends."""
+
+    def __init__(self, options: argparse.Namespace, results: pathlib.Path):
+        self.channel, channel = socket.socketpair()
+        self.console, console = socket.socketpair()
+        self.console_tail: collections.deque[bytes] = collections.deque(maxlen=256)
+        self.started = time.monotonic()
+        fds = (channel.fileno(), console.fileno())
+        self.qemu = subprocess.Popen(
+            self._arguments(options, results, *fds),
+            stdin=subprocess.DEVNULL,
+            pass_fds=fds,
+            # The terminal's Ctrl-C is for this process, which then ends QEMU.
+            preexec_fn=lambda: (os.setpgid(0, 0), die_with_parent(signal.SIGKILL)),
+        )
+        channel.close()
+        console.close()
+
+    @staticmethod
+    def _arguments(options: argparse.Namespace, results: pathlib.Path, channel: int, console: int) -> list[str]:
+        nested = hardware_kvm() and nesting_allowed()
+        kernel = ["console=ttyS0", "quiet", "panic=-1", "mitigations=off", f"lab.results={results}",
+                  f"lab.modules={LAB / 'kernel/lib/modules'}"]
+        machine = ["q35"]
+        devices = ["-device", "virtio-serial-pci,max_ports=2"]
+        if nested:
+            accelerator, cpu = "kvm", "host"
+        else:
+            accelerator, cpu = "tcg,thread=multi", "max,+svm,+npt"
+            # Emulated TSCs agree, and nothing else is as cheap to read.
+            kernel += ["tsc=reliable", "clocksource=tsc", "no_timer_check"]
+        if options.assignable:
+            machine.append("kernel-irqchip=split")
+            kernel += ["intel_iommu=on", "iommu=pt"]
+            devices = ["-device", "intel-iommu,intremap=on,caching-mode=on", *devices,
+                       "-device", "e1000e,romfile=",
+                       "-device", "pcie-root-port,id=assigned",
+                       "-blockdev", "driver=null-co,node-name=null,size=1G,read-zeroes=on",
+                       "-device", "nvme,bus=assigned,serial=lab,drive=null"]
+        return [
+            "qemu-system-x86_64", "-M", ",".join(machine), "-accel", accelerator, "-cpu", cpu,
+            "-smp", str(options.cpus), "-m", str(options.memory), "-nodefaults", "-display", "none", "-no-reboot",
+            "-kernel", str(LAB / "vmlinux"), "-initrd", str(LAB / "initrd"), "-append", " ".join(kernel),
+            "-chardev", f"socket,id=console,fd={console}", "-serial", "chardev:console",
+            *devices,
+            "-chardev", f"socket,id=channel,fd={channel}", "-device", "virtserialport,nr=1,chardev=channel",
+            "-fsdev", "local,id=root,path=/,security_model=none,multidevs=remap,readonly=on",
+            "-device", "virtio-9p-pci,fsdev=root,mount_tag=hostroot",
+            "-fsdev", f"local,id=results,path={results},security_model=none,multidevs=remap",
+            "-device", "virtio-9p-pci,fsdev=results,mount_tag=results",
+            "-object", "rng-random,id=rng,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng",
+        ]  # fmt: skip
+
+    def send(self, kind: bytes, payload: bytes) -> None:
+        self.channel.sendall(HEADER.pack(kind, len(payload)) + payload)
+
+    def request(self, command: list[str], terminal: bool, results: pathlib.Path) -> None:
+        environment = inherited_environment()
+        environment |= {"BOTHY_LAB": "1", "BOTHY_LAB_RESULTS": str(results)}
+        environment.setdefault("HOME", "/root")
+        fields = [window_size() if terminal else "", os.getcwd(), str(len(environment))]
+        fields += [f"{name}={value}" for name, value in environment.items()]
+        fields += command
+        self.send(b"R", b"".join(os.fsencode(field) + b"\0" for field in fields))
+
+    def end(self) -> None:
+        self.qemu.kill()
+        self.qemu.wait()
+
+    def failure(self) -> LabError:
+        """What to say when the lab went away without an exit status."""
+        self.console.setblocking(False)
+        try:
+            while chunk := self.console.recv(CHUNK):
+                self.console_tail.append(chunk)
+        except BlockingIOError:
+            pass
+        status = self.qemu.poll()
+        tail = b"".join(self.console_tail).decode(errors="replace").replace("\r", "").strip().splitlines()[-30:]
+        return LabError("\n".join([*tail, f"the lab ended before the command did (qemu: {status})"]))
+
+
+class Session:
+    """Carries a command's input and output between this process and the lab until the command ends."""
+
+    def __init__(self, lab: Lab, options: argparse.Namespace, terminal: bool):
+        self.lab = lab
+        self.options = options
+        self.terminal = terminal
+        self.received = bytearray()
+        self.timeline: list[str] = []
+
+    def run(self) -> int:
+        with selectors.DefaultSelector() as ready:
+            ready.register(self.lab.channel, selectors.EVENT_READ)
+            ready.register(self.lab.console, selectors.EVENT_READ)
+            if sys.stdin is not None and not sys.stdin.closed:
+                self._register_input(ready)
+            while True:
+                for key, _ in ready.select():
+                    if key.fileobj is self.lab.console:
+                        self._console(ready)
+                    elif key.fileobj is self.lab.channel:
+                        status = self._channel()
+                        if status is not None:
+                            return status
+                    else:
+                        self._input(ready, key.fd)
+
+    def _register_input(self, ready: selectors.BaseSelector) -> None:
+        try:
+            ready.register(0, selectors.EVENT_READ)
+        except PermissionError:  # a plain file: always ready, epoll won't have it
+            while chunk := os.read(0, CHUNK):
+                self.lab.send(b"I", chunk)
+            self.lab.send(b"I", b"")
+
+    def _console(self, ready: selectors.BaseSelector) -> None:
+        chunk = self.lab.console.recv(CHUNK)
+        if not chunk:
+            ready.unregister(self.lab.console)
+            return
+        self.lab.console_tail.append(chunk)
+        if self.options.console:
+            sys.stderr.buffer.write(chunk)
+            sys.stderr.flush()
+
+    def _input(self, ready: selectors.BaseSelector, fd: int) -> None:
+        try:
+            chunk = os.read(fd, CHUNK)
+        except OSError:
+            chunk = b""
+        self.lab.send(b"I", chunk)
+        if not chunk:
+            ready.unregister(fd)
+
+    def _channel(self) -> int | None:
+        try:
+            chunk = self.lab.channel.recv(CHUNK)
+        except ConnectionResetError:
+            chunk = b""
+        if not chunk:
+            self.lab.qemu.wait()
+            raise self.lab.failure()
+        self.received += chunk
+        while len(self.received) >= HEADER.size:
+            kind, size = HEADER.unpack_from(self.received)
+            end = HEADER.size + size
+            if len(self.received) < end:
+                break
+            payload = bytes(self.received[HEADER.size:end])
+            del self.received[:end]
+            if kind == b"O":
+                write_all(1, payload)
+            elif kind == b"E":
+                write_all(2, payload)
+            elif kind == b"B":
+                self.timeline.append(f"{time.monotonic() - self.lab.started:6.2f} s  {payload.decode()}")
+            elif kind == b"X":
+                return int(payload)
+        return None
+
+
+def write_all(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data):]
+
+
+def run_in_lab(options: argparse.Namespace) -> int:
+    prepare()
+    terminal = not options.command and sys.stdin.isatty() and sys.stdout.isatty()
+    results = pathlib.Path(options.results).resolve()
+    results.mkdir(parents=True, exist_ok=True)
+    command = options.command or [os.environ.get("SHELL", "/bin/bash")]
+    lab = Lab(options, results)
+    saved = termios.tcgetattr(0) if terminal else None
+    try:
+        lab.request(command, terminal, results)
+        session = Session(lab, options, terminal)
+        if saved:
+            print("the lab starts; leave it with exit or Ctrl-D", file=sys.stderr)
+            signal.signal(signal.SIGWINCH, lambda *_: lab.send(b"W", window_size().encode()))
+            tty.setraw(0)
+        status = session.run()
+        if options.timeline:
+            print("\n".join(session.timeline), file=sys.stderr)
+        return status
+    finally:
+        lab.end()
+        if saved:
+            termios.tcsetattr(0, termios.TCSADRAIN, saved)
+
+
+def run_here(options: argparse.Namespace) -> int:
+    """The command itself, on a host whose KVM is real (or already in the lab)."""
+    results = pathlib.Path(options.results).resolve()
+    results.mkdir(parents=True, exist_ok=True)
+    command = options.command or [os.environ.get("SHELL", "/bin/bash")]
+    os.environ["BOTHY_LAB_RESULTS"] = str(results)
+    os.execvp(command[0], command)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="./dev lab", description=__doc__.split("\n", maxsplit=1)[0], epilog="docs/lab.md has more.")
+    parser.add_argument("--force", action="store_true", help="use the lab even where this host's own KVM is real")
+    parser.add_argument("--probe", action="store_true", help="only say whether this host's KVM is real (exit status 0)")
+    parser.add_argument("--results", default=os.environ.get("BOTHY_LAB_RESULTS", str(LAB / "results")), metavar="DIR",
+                        help="folder that the command may write to (default: %(default)s)")
+    parser.add_argument("--cpus", type=int, default=max(2, min(4, os.cpu_count() or 2)), help="default: %(default)s")
+    parser.add_argument("--memory", type=int, default=default_memory(), metavar="MIB", help="default: %(default)s")
+    parser.add_argument("--assignable", action="store_true", help="an IOMMU, a spare e1000e and an NVMe drive to assign")
+    parser.add_argument("--console", action="store_true", help="show the lab's kernel log on standard error")
+    parser.add_argument("--timeline", action="store_true", help="say how long the lab took to start")
+    parser.add_argument("command", nargs="*", metavar="COMMAND", help="after --; none: a shell")
+    options = parser.parse_args()
+
+    die_with_parent(signal.SIGTERM)
+    for sig in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(sig, lambda number, _: sys.exit(128 + number))
+    try:
+        if os.environ.get("BOTHY_LAB"):
+            return run_here(options)
+        prepare("probe")
+        real = hardware_kvm()
+        if options.probe:
+            print("real" if real else "not real")
+            return 0 if real else 1
+        if real and not options.force:
+            return run_here(options)
+        return run_in_lab(options)
+    except LabError as error:
+        print(f"lab: {error}", file=sys.stderr)
+        return LAB_FAILED
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
