@@ -1,16 +1,22 @@
 #include "tests/guest/first_process.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <net/if.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <cctype>
 #include <cerrno>
+#include <csignal>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 
 namespace first_process {
@@ -33,6 +39,16 @@ std::string ReadFile(const char* path) {
   }
   close(fd);
   return text;
+}
+
+std::vector<std::string> ListDirectory(const char* path) {
+  std::vector<std::string> names;
+  DIR* directory = opendir(path);
+  if (directory == nullptr) return names;
+  while (const dirent* entry = readdir(directory))
+    if (entry->d_name[0] != '.') names.emplace_back(entry->d_name);
+  closedir(directory);
+  return names;
 }
 
 bool WriteAll(int fd, std::string_view data) {
@@ -136,6 +152,60 @@ std::optional<std::string> Base64Decode(std::string_view text) {
   }
   if (count >= 6) return std::nullopt;
   return data;
+}
+
+std::string PercentDecode(std::string_view text) {
+  std::string decoded;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '%' && i + 2 < text.size() && isxdigit(text[i + 1]) && isxdigit(text[i + 2])) {
+      const char digits[] = {text[i + 1], text[i + 2], 0};
+      decoded += static_cast<char>(strtoul(digits, nullptr, 16));
+      i += 2;
+    } else {
+      decoded += text[i];
+    }
+  }
+  return decoded;
+}
+
+int OpenChildEvents() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGCHLD);
+  sigprocmask(SIG_BLOCK, &signals, nullptr);
+  return signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+void ResetSignals() {
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, nullptr);
+  signal(SIGPIPE, SIG_DFL);
+}
+
+void ClearChildEvents(int fd) {
+  signalfd_siginfo event;
+  while (read(fd, &event, sizeof event) > 0) continue;
+}
+
+int ShellStatus(int wait_status) {
+  return WIFSIGNALED(wait_status) ? 128 + WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
+}
+
+void ReadAvailable(int* fd, size_t limit, std::string* data) {
+  char buffer[4096];
+  while (*fd >= 0 && limit > 0) {
+    const ssize_t n = read(*fd, buffer, limit < sizeof buffer ? limit : sizeof buffer);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && errno == EAGAIN) return;
+    if (n <= 0) {
+      close(*fd);
+      *fd = -1;
+      return;
+    }
+    data->append(buffer, static_cast<size_t>(n));
+    limit -= static_cast<size_t>(n);
+  }
 }
 
 bool RaiseLoopback() {

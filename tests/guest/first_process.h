@@ -16,6 +16,9 @@ namespace first_process {
 // Whole contents of a file, empty when it can't be read. For /proc and /sys, where sizes lie.
 std::string ReadFile(const char* path);
 
+// The names in a directory, without those that begin with a dot.
+std::vector<std::string> ListDirectory(const char* path);
+
 // False, with errno, when the file can't be opened or takes less than all of `text`.
 bool WriteFile(const char* path, std::string_view text);
 
@@ -39,6 +42,23 @@ std::vector<std::string> LoadModules(const char* list_path);
 std::string Base64Encode(std::string_view data);
 // Nothing when `text` isn't base64.
 std::optional<std::string> Base64Decode(std::string_view text);
+
+// %41 → A. Anything that isn't a percent sign and two hexadecimal digits stays.
+std::string PercentDecode(std::string_view text);
+
+// A descriptor that becomes readable when a child ends, in place of SIGCHLD, which it blocks.
+// Children must call ResetSignals before they execute anything.
+int OpenChildEvents();
+void ResetSignals();
+// Empties what OpenChildEvents returned.
+void ClearChildEvents(int fd);
+
+// What waitpid said, as a shell has it: 128 + the signal's number for a death by signal.
+int ShellStatus(int wait_status);
+
+// Reads from a non-blocking `*fd` what is there, up to `limit` bytes, and appends it to `data`. At the end of the
+// stream it closes the descriptor and sets it to -1.
+void ReadAvailable(int* fd, size_t limit, std::string* data);
 
 // Brings the loopback interface up.
 bool RaiseLoopback();

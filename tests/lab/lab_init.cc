@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <csignal>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -289,9 +290,7 @@ class Child {
     for (const auto& variable : command.environment) environment.push_back(const_cast<char*>(variable.c_str()));
     arguments.push_back(nullptr);
     environment.push_back(nullptr);
-    sigset_t none;
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, nullptr);
+    first_process::ResetSignals();
     if (chdir(command.directory.c_str()) != 0) {
       dprintf(STDERR_FILENO, "lab: %s: %s\n", command.directory.c_str(), strerror(errno));
       _exit(126);
@@ -303,20 +302,14 @@ class Child {
     _exit(error == ENOENT ? 127 : 126);
   }
 
+  // A terminal whose last user is gone counts as closed.
   static void DrainOne(int* fd, char type, Channel* channel, bool all) {
-    char buffer[kChunk];
-    while (*fd >= 0) {
-      const ssize_t n = read(*fd, buffer, sizeof buffer);
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0 && errno == EAGAIN) return;
-      if (n <= 0) {  // closed, or the terminal's last user is gone
-        close(*fd);
-        *fd = -1;
-        return;
-      }
-      channel->Send(type, {buffer, static_cast<size_t>(n)});
-      if (!all) return;
-    }
+    do {
+      std::string data;
+      first_process::ReadAvailable(fd, kChunk, &data);
+      if (data.empty()) return;
+      channel->Send(type, data);
+    } while (all);
   }
 
   pid_t pid_ = -1;
@@ -328,8 +321,6 @@ class Child {
   std::string pending_;
 };
 
-int g_child_event[2];
-
 // Runs the command to its end and returns its status as a shell would.
 int Run(Channel* channel) {
   char type = 0;
@@ -338,15 +329,8 @@ int Run(Channel* channel) {
   errno = EPROTO;
   if (type != 'R') Die("the channel");
 
-  if (pipe2(g_child_event, O_CLOEXEC | O_NONBLOCK) != 0) Die("pipe");
-  struct sigaction action{};
-  action.sa_handler = [](int) {
-    const int error = errno;
-    [[maybe_unused]] const ssize_t n = write(g_child_event[1], "", 1);
-    errno = error;
-  };
-  action.sa_flags = SA_RESTART;
-  sigaction(SIGCHLD, &action, nullptr);
+  const int child_events = first_process::OpenChildEvents();
+  if (child_events < 0) Die("signalfd");
   signal(SIGPIPE, SIG_IGN);
 
   Child child;
@@ -358,7 +342,7 @@ int Run(Channel* channel) {
       if (type == 'W') child.Resize(ParseWindow(payload));
     }
     polls.clear();
-    polls.push_back({g_child_event[0], POLLIN, 0});
+    polls.push_back({child_events, POLLIN, 0});
     if (child.wants_input()) polls.push_back({channel->fd(), POLLIN, 0});
     child.AddPolls(&polls);
     if (poll(polls.data(), polls.size(), -1) < 0) continue;
@@ -370,14 +354,13 @@ int Run(Channel* channel) {
     child.Drain(channel, /*all=*/false);
     if (polls[0].revents == 0) continue;
 
-    char events[64];
-    while (read(g_child_event[0], events, sizeof events) > 0) continue;
+    first_process::ClearChildEvents(child_events);
     int status = 0;
     pid_t pid = 0;
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
       if (pid != child.pid()) continue;  // an orphan
       child.Drain(channel, /*all=*/true);
-      return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+      return first_process::ShellStatus(status);
     }
   }
 }
