@@ -1,0 +1,329 @@
+#include "hypervisor/kvm/kvm_vcpu.h"
+
+#include <csignal>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "hypervisor/kvm/ioctl.h"
+#include "support/check.h"
+#include "support/log.h"
+
+namespace bothy::hypervisor::kvm {
+namespace {
+
+constexpr uint32_t kMsrMtrrDefType = 0x2FF;
+constexpr uint64_t kMtrrEnabledWriteBack = 1U << 11 | 6;
+constexpr uint32_t kMsrMiscEnable = 0x1A0;
+constexpr uint64_t kMiscEnableFastString = 1;
+
+int KickSignal() { return SIGRTMIN; }
+
+// The signal only has to end KVM_RUN with EINTR.
+void InstallKickHandler() {
+  static const bool installed = [] {
+    struct sigaction action {};
+    action.sa_handler = [](int) {};
+    CHECK(::sigaction(KickSignal(), &action, nullptr) == 0);
+    return true;
+  }();
+  (void)installed;
+}
+
+// Intel SDM 3A, 3.4.5: what the hidden part of a segment register holds for a flat segment.
+kvm_segment FlatSegment(uint16_t selector, uint8_t type, bool long_mode) {
+  kvm_segment segment{};
+  segment.limit = 0xFFFF'FFFF;
+  segment.selector = selector;
+  segment.type = type;
+  segment.present = 1;
+  segment.s = 1;
+  segment.g = 1;
+  segment.l = long_mode ? 1 : 0;
+  segment.db = long_mode ? 0 : 1;
+  return segment;
+}
+
+}  // namespace
+
+// What a machine reset brings back. MSRs are those KVM lists as part of a guest's state.
+struct KvmVcpu::PowerOnState {
+  kvm_regs regs{};
+  kvm_sregs sregs{};
+  kvm_fpu fpu{};
+  kvm_xcrs xcrs{};
+  kvm_debugregs debug{};
+  kvm_vcpu_events events{};
+  kvm_lapic_state lapic{};
+  kvm_mp_state mp{};
+  std::vector<kvm_msr_entry> msrs;
+};
+
+KvmVcpu::KvmVcpu(uint32_t index, UniqueFd fd, Mapping run)
+    : index_(index),
+      fd_(std::move(fd)),
+      run_mapping_(std::move(run)),
+      run_(reinterpret_cast<kvm_run*>(run_mapping_.data())) {}
+
+KvmVcpu::~KvmVcpu() = default;
+
+absl::StatusOr<std::unique_ptr<KvmVcpu>> KvmVcpu::Create(int vm_fd, const Options& options) {
+  InstallKickHandler();
+  UniqueFd fd(::ioctl(vm_fd, KVM_CREATE_VCPU, static_cast<unsigned long>(options.index)));
+  if (!fd) return ErrnoStatus(errno, absl::StrCat("creating vCPU ", options.index));
+  ASSIGN_OR_RETURN(Mapping run, Mapping::Create(options.run_size_bytes, PROT_READ | PROT_WRITE,
+                                                MAP_SHARED, fd.get(), 0, "mapping a vCPU"));
+  auto vcpu = std::unique_ptr<KvmVcpu>(new KvmVcpu(options.index, std::move(fd), std::move(run)));
+
+  const auto& table = *options.cpuid;
+  std::vector<uint8_t> buffer(sizeof(kvm_cpuid2) + table.size() * sizeof(kvm_cpuid_entry2));
+  auto* cpuid = reinterpret_cast<kvm_cpuid2*>(buffer.data());
+  cpuid->nent = static_cast<uint32_t>(table.size());
+  std::memcpy(cpuid->entries, table.data(), table.size() * sizeof(kvm_cpuid_entry2));
+  RETURN_IF_ERROR(Ioctl(vcpu->fd_.get(), KVM_SET_CPUID2, cpuid, "setting CPUID"));
+
+  // Firmware would have enabled MTRRs with write-back as the default type on every CPU; MMIO is
+  // uncached through the guest's own page tables.
+  alignas(kvm_msrs) uint8_t msr_buffer[sizeof(kvm_msrs) + 2 * sizeof(kvm_msr_entry)] = {};
+  auto* msrs = reinterpret_cast<kvm_msrs*>(msr_buffer);
+  msrs->nmsrs = 2;
+  msrs->entries[0].index = kMsrMtrrDefType;
+  msrs->entries[0].data = kMtrrEnabledWriteBack;
+  msrs->entries[1].index = kMsrMiscEnable;
+  msrs->entries[1].data = kMiscEnableFastString;
+  RETURN_IF_ERROR(Ioctl(vcpu->fd_.get(), KVM_SET_MSRS, msrs, "setting MSRs"));
+  return vcpu;
+}
+
+absl::Status KvmVcpu::SetEntry(const EntryRegisters& entry) {
+  const bool long_mode = entry.mode == EntryRegisters::Mode::kLong64;
+  kvm_sregs sregs{};
+  RETURN_IF_ERROR(Ioctl(fd_.get(), KVM_GET_SREGS, &sregs, "reading vCPU segments"));
+  constexpr uint8_t kCode = 0xB;     // execute, read, accessed
+  constexpr uint8_t kData = 0x3;     // read, write, accessed
+  constexpr uint8_t kBusyTss = 0xB;  // 32/64-bit TSS, busy
+  sregs.cs = FlatSegment(0x10, kCode, long_mode);
+  kvm_segment data = FlatSegment(0x18, kData, false);
+  sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = data;
+  sregs.tr = {};
+  sregs.tr.selector = 0x20;
+  sregs.tr.type = kBusyTss;
+  sregs.tr.present = 1;
+  sregs.tr.limit = 0x67;
+  sregs.gdt.base = entry.gdt_base;
+  sregs.gdt.limit = entry.gdt_limit;
+  sregs.idt = {};
+  sregs.cr0 = 0x31;  // protection, extension type, numeric error (PE | ET | NE)
+  sregs.cr4 = 0;
+  sregs.efer = 0;
+  if (long_mode) {
+    sregs.cr0 |= 0x8000'0000;  // paging
+    sregs.cr3 = entry.cr3;
+    sregs.cr4 = 0x20;    // PAE
+    sregs.efer = 0x500;  // long mode enabled and active
+  }
+  RETURN_IF_ERROR(Ioctl(fd_.get(), KVM_SET_SREGS, &sregs, "setting vCPU segments"));
+  kvm_regs regs{};
+  regs.rip = entry.rip;
+  regs.rsp = entry.rsp;
+  regs.rbx = entry.rbx;
+  regs.rsi = entry.rsi;
+  regs.rflags = 2;
+  return Ioctl(fd_.get(), KVM_SET_REGS, &regs, "setting vCPU registers");
+}
+
+void KvmVcpu::Kick() {
+  __atomic_store_n(&run_->immediate_exit, 1, __ATOMIC_SEQ_CST);
+  const std::lock_guard lock(thread_mutex_);
+  if (in_run_) ::pthread_kill(thread_, KickSignal());
+}
+
+RunResult KvmVcpu::Run(ExitHandler& handler) {
+  {
+    const std::lock_guard lock(thread_mutex_);
+    thread_ = ::pthread_self();
+    in_run_ = true;
+  }
+  RunResult result = RunResult::kKicked;
+  for (bool stop = false; !stop;) {
+    if (::ioctl(fd_.get(), KVM_RUN, 0) < 0) {
+      if (errno == EINTR) {
+        interrupted_exits_.fetch_add(1, std::memory_order_relaxed);
+        // A kick that comes after this store makes the next Run return at once; one before it is
+        // answered now.
+        if (__atomic_exchange_n(&run_->immediate_exit, 0, __ATOMIC_SEQ_CST) != 0) stop = true;
+        continue;
+      }
+      if (errno == EAGAIN) continue;  // an AP that isn't started yet was woken
+      result = ReportFailure(absl::StrCat("KVM_RUN: ", std::strerror(errno)).c_str());
+      break;
+    }
+    switch (run_->exit_reason) {
+      case KVM_EXIT_IO:
+        HandlePort(handler);
+        break;
+      case KVM_EXIT_MMIO:
+        HandleMmio(handler);
+        break;
+      case KVM_EXIT_SHUTDOWN:
+        result = RunResult::kTripleFault;
+        stop = true;
+        break;
+      case KVM_EXIT_SYSTEM_EVENT:
+        result = run_->system_event.type == KVM_SYSTEM_EVENT_RESET ? RunResult::kReset
+                                                                   : RunResult::kTripleFault;
+        stop = true;
+        break;
+      case KVM_EXIT_INTR:
+      case KVM_EXIT_IRQ_WINDOW_OPEN:
+        other_exits_.fetch_add(1, std::memory_order_relaxed);
+        break;
+      case KVM_EXIT_INTERNAL_ERROR:
+        result = ReportFailure(
+            absl::StrCat("KVM internal error, suberror ", run_->internal.suberror).c_str());
+        stop = true;
+        break;
+      case KVM_EXIT_FAIL_ENTRY:
+        result = ReportFailure(absl::StrFormat("VM entry failed, hardware reason 0x%x",
+                                               run_->fail_entry.hardware_entry_failure_reason)
+                                   .c_str());
+        stop = true;
+        break;
+      default:
+        result = ReportFailure(absl::StrCat("unexpected exit ", run_->exit_reason).c_str());
+        stop = true;
+        break;
+    }
+  }
+  const std::lock_guard lock(thread_mutex_);
+  in_run_ = false;
+  return result;
+}
+
+void KvmVcpu::HandlePort(ExitHandler& handler) {
+  port_exits_.fetch_add(1, std::memory_order_relaxed);
+  const auto& io = run_->io;
+  uint8_t* data = run_mapping_.data() + io.data_offset;
+  for (uint32_t i = 0; i < io.count; ++i, data += io.size) {
+    if (io.direction == KVM_EXIT_IO_IN) {
+      handler.PortRead(io.port, {data, io.size});
+    } else {
+      handler.PortWrite(io.port, {data, io.size});
+    }
+  }
+}
+
+void KvmVcpu::HandleMmio(ExitHandler& handler) {
+  mmio_exits_.fetch_add(1, std::memory_order_relaxed);
+  auto& mmio = run_->mmio;
+  if (mmio.is_write != 0) {
+    handler.MmioWrite(mmio.phys_addr, {mmio.data, mmio.len});
+  } else {
+    handler.MmioRead(mmio.phys_addr, {mmio.data, mmio.len});
+  }
+}
+
+RunResult KvmVcpu::ReportFailure(const char* what) {
+  kvm_regs regs{};
+  const bool known = ::ioctl(fd_.get(), KVM_GET_REGS, &regs) == 0;
+  LogError("kvm", absl::StrFormat("vCPU %d: %s at rip 0x%x", index_, what, known ? regs.rip : 0));
+  return RunResult::kEmulationFailure;
+}
+
+ExitCounts KvmVcpu::exit_counts() const {
+  return {.port = port_exits_.load(std::memory_order_relaxed),
+          .mmio = mmio_exits_.load(std::memory_order_relaxed),
+          .interrupted = interrupted_exits_.load(std::memory_order_relaxed),
+          .other = other_exits_.load(std::memory_order_relaxed)};
+}
+
+absl::Status KvmVcpu::CapturePowerOnState() {
+  auto state = std::make_unique<PowerOnState>();
+  const int fd = fd_.get();
+  RETURN_IF_ERROR(Ioctl(fd, KVM_GET_REGS, &state->regs, "reading registers"));
+  RETURN_IF_ERROR(Ioctl(fd, KVM_GET_SREGS, &state->sregs, "reading segments"));
+  RETURN_IF_ERROR(Ioctl(fd, KVM_GET_FPU, &state->fpu, "reading the FPU"));
+  RETURN_IF_ERROR(Ioctl(fd, KVM_GET_XCRS, &state->xcrs, "reading XCRs"));
+  RETURN_IF_ERROR(Ioctl(fd, KVM_GET_DEBUGREGS, &state->debug, "reading debug registers"));
+  RETURN_IF_ERROR(Ioctl(fd, KVM_GET_VCPU_EVENTS, &state->events, "reading pending events"));
+  RETURN_IF_ERROR(Ioctl(fd, KVM_GET_LAPIC, &state->lapic, "reading the local APIC"));
+  RETURN_IF_ERROR(Ioctl(fd, KVM_GET_MP_STATE, &state->mp, "reading the MP state"));
+  // Architectural and paravirtual MSRs that a booted kernel changes and the next one expects clear.
+  constexpr uint32_t kMsrs[] = {
+      0x010,                                                // TSC
+      0x174,           0x175,      0x176,                   // SYSENTER
+      0x277,                                                // PAT
+      kMsrMtrrDefType,                                      //
+      kMsrMiscEnable,                                       //
+      0x6E0,                                                // TSC deadline
+      0xC0000081,      0xC0000082, 0xC0000083, 0xC0000084,  // syscall
+      0xC0000100,      0xC0000101, 0xC0000102,              // FS, GS, kernel GS base
+      0xC0000103,                                           // TSC_AUX
+      0x4B564D00,      0x4B564D01,                          // KVM wall clock, system time
+      0x4B564D02,      0x4B564D03, 0x4B564D04,  // async page faults, steal time, end of interrupt
+  };
+  for (const uint32_t index : kMsrs) {
+    alignas(kvm_msrs) uint8_t buffer[sizeof(kvm_msrs) + sizeof(kvm_msr_entry)] = {};
+    auto* msrs = reinterpret_cast<kvm_msrs*>(buffer);
+    msrs->nmsrs = 1;
+    msrs->entries[0].index = index;
+    // Those this host doesn't have are no part of its guests' state.
+    if (::ioctl(fd, KVM_GET_MSRS, msrs) == 1) state->msrs.push_back(msrs->entries[0]);
+  }
+  power_on_ = std::move(state);
+  return absl::OkStatus();
+}
+
+absl::Status KvmVcpu::RestorePowerOnState() {
+  CHECK(power_on_ != nullptr);
+  const int fd = fd_.get();
+  // A pending port or MMIO access is completed first: KVM would otherwise finish it into the new
+  // registers.
+  __atomic_store_n(&run_->immediate_exit, 1, __ATOMIC_SEQ_CST);
+  (void)::ioctl(fd, KVM_RUN, 0);
+  __atomic_store_n(&run_->immediate_exit, 0, __ATOMIC_SEQ_CST);
+  // MP state before the local APIC and segments: KVM resets parts of a vCPU that leaves the INIT
+  // state.
+  RETURN_IF_ERROR(Ioctl(fd, KVM_SET_MP_STATE, &power_on_->mp, "setting the MP state"));
+  RETURN_IF_ERROR(Ioctl(fd, KVM_SET_SREGS, &power_on_->sregs, "setting segments"));
+  RETURN_IF_ERROR(Ioctl(fd, KVM_SET_REGS, &power_on_->regs, "setting registers"));
+  RETURN_IF_ERROR(Ioctl(fd, KVM_SET_FPU, &power_on_->fpu, "setting the FPU"));
+  RETURN_IF_ERROR(Ioctl(fd, KVM_SET_XCRS, &power_on_->xcrs, "setting XCRs"));
+  RETURN_IF_ERROR(Ioctl(fd, KVM_SET_DEBUGREGS, &power_on_->debug, "setting debug registers"));
+  RETURN_IF_ERROR(Ioctl(fd, KVM_SET_LAPIC, &power_on_->lapic, "setting the local APIC"));
+  RETURN_IF_ERROR(Ioctl(fd, KVM_SET_VCPU_EVENTS, &power_on_->events, "setting pending events"));
+  for (const kvm_msr_entry& entry : power_on_->msrs) {
+    alignas(kvm_msrs) uint8_t buffer[sizeof(kvm_msrs) + sizeof(kvm_msr_entry)] = {};
+    auto* msrs = reinterpret_cast<kvm_msrs*>(buffer);
+    msrs->nmsrs = 1;
+    msrs->entries[0] = entry;
+    RETURN_IF_ERROR(
+        Ioctl(fd, KVM_SET_MSRS, msrs, absl::StrFormat("setting MSR 0x%x", entry.index)));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<uint64_t> KvmVcpu::GetTscOffset() const {
+  uint64_t offset = 0;
+  kvm_device_attr attr{};
+  attr.group = KVM_VCPU_TSC_CTRL;
+  attr.attr = KVM_VCPU_TSC_OFFSET;
+  attr.addr = reinterpret_cast<uint64_t>(&offset);
+  if (::ioctl(fd_.get(), KVM_HAS_DEVICE_ATTR, &attr) != 0) {
+    return absl::UnimplementedError("KVM doesn't tell TSC offsets (needs Linux 5.16)");
+  }
+  RETURN_IF_ERROR(Ioctl(fd_.get(), KVM_GET_DEVICE_ATTR, &attr, "reading the TSC offset"));
+  return offset;
+}
+
+absl::Status KvmVcpu::SetTscOffset(uint64_t offset) {
+  kvm_device_attr attr{};
+  attr.group = KVM_VCPU_TSC_CTRL;
+  attr.attr = KVM_VCPU_TSC_OFFSET;
+  attr.addr = reinterpret_cast<uint64_t>(&offset);
+  return Ioctl(fd_.get(), KVM_SET_DEVICE_ATTR, &attr, "setting the TSC offset");
+}
+
+void KvmVcpu::NotifyClockStopped() { (void)::ioctl(fd_.get(), KVM_KVMCLOCK_CTRL, 0); }
+
+}  // namespace bothy::hypervisor::kvm

@@ -1,0 +1,112 @@
+// Vm and Vcpu: the hypervisor as the rest of bothy sees it.
+//
+// One implementation so far, kvm/. Nothing above this folder knows an ioctl. Interrupt controllers
+// (PIC, I/O APIC, LAPIC), the PIT and the paravirtual clock are the hypervisor's own.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include "hypervisor/interrupts.h"
+#include "support/status.h"
+
+namespace bothy::hypervisor {
+
+// What this host can do, for validation before a VM is made.
+struct HostLimits {
+  uint32_t max_vcpus = 0;
+  uint32_t physical_address_bits = 0;  // of guest-physical addresses
+};
+
+// Answers the accesses a vCPU makes to what isn't RAM. Called on that vCPU's thread, concurrently
+// for different vCPUs. Addresses and data are the guest's; sizes are 1, 2, 4 or 8 bytes (ports: at
+// most 4).
+class ExitHandler {
+ public:
+  virtual ~ExitHandler() = default;
+  virtual void PortRead(uint16_t port, std::span<uint8_t> data) = 0;
+  virtual void PortWrite(uint16_t port, std::span<const uint8_t> data) = 0;
+  virtual void MmioRead(uint64_t address, std::span<uint8_t> data) = 0;
+  virtual void MmioWrite(uint64_t address, std::span<const uint8_t> data) = 0;
+};
+
+// Why Vcpu::Run came back.
+enum class RunResult : uint8_t {
+  kKicked,            // Kick was called; nothing is half done
+  kTripleFault,       // the vCPU shut down
+  kReset,             // the hypervisor itself saw the guest ask for a reset
+  kEmulationFailure,  // an instruction or entry state the hypervisor can't execute; the log says
+                      // which
+};
+
+// Registers at the first instruction of a vCPU that doesn't start from the reset vector.
+struct EntryRegisters {
+  enum class Mode : uint8_t { kLong64, kProtected32 };
+  Mode mode = Mode::kLong64;
+  uint64_t rip = 0;
+  uint64_t rsp = 0;
+  uint64_t rbx = 0;
+  uint64_t rsi = 0;
+  uint64_t cr3 = 0;       // page tables, kLong64 only
+  uint64_t gdt_base = 0;  // guest-physical; selectors 0x10 (code) and 0x18 (data), 0x20 (TSS)
+  uint16_t gdt_limit = 0;
+};
+
+// Counted per vCPU since creation; relaxed atomics, any thread may read.
+struct ExitCounts {
+  uint64_t port = 0;
+  uint64_t mmio = 0;
+  uint64_t interrupted = 0;
+  uint64_t other = 0;
+};
+
+class Vcpu {
+ public:
+  virtual ~Vcpu() = default;
+
+  // Runs guest code on the calling thread, always the same one, until Kick or a fatal exit.
+  virtual RunResult Run(ExitHandler& handler) = 0;
+  // Makes the Run that is under way, or the next one, return kKicked soon. Any thread.
+  virtual void Kick() = 0;
+  [[nodiscard]] virtual ExitCounts exit_counts() const = 0;
+
+  // The rest only while no thread is in Run.
+  virtual absl::Status SetEntry(const EntryRegisters& entry) = 0;
+  // Remembers the present state as the one that RestorePowerOnState goes back to.
+  virtual absl::Status CapturePowerOnState() = 0;
+  virtual absl::Status RestorePowerOnState() = 0;
+};
+
+class Vm {
+ public:
+  virtual ~Vm() = default;
+
+  // Maps `host` bytes as guest RAM at `guest_physical`, both page-aligned. They must outlive the
+  // Vm.
+  virtual absl::Status MapRam(uint64_t guest_physical, std::span<uint8_t> host) = 0;
+  // A vCPU with APIC id `index`, of `count` in the machine. Vcpus must be destroyed before the Vm.
+  virtual absl::StatusOr<std::unique_ptr<Vcpu>> CreateVcpu(uint32_t index, uint32_t count) = 0;
+  // The interrupt line of an input of the interrupt controllers; lines must be destroyed before the
+  // Vm.
+  virtual std::unique_ptr<IrqLine> CreateIrqLine(uint32_t gsi) = 0;
+
+  // Guest clocks (paravirtual clock, TSC, PIT) stand still between StopClocks and StartClocks. Only
+  // while no vCPU runs. StartClocks without a StopClocks before it does nothing.
+  virtual absl::Status StopClocks() = 0;
+  virtual absl::Status StartClocks() = 0;
+
+  // As Vcpu's: interrupt controllers and PIT.
+  virtual absl::Status CapturePowerOnState() = 0;
+  virtual absl::Status RestorePowerOnState() = 0;
+};
+
+class Hypervisor {
+ public:
+  virtual ~Hypervisor() = default;
+  [[nodiscard]] virtual const HostLimits& limits() const = 0;
+  virtual absl::StatusOr<std::unique_ptr<Vm>> CreateVm() = 0;
+};
+
+}  // namespace bothy::hypervisor

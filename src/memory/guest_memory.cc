@@ -1,0 +1,186 @@
+#include "memory/guest_memory.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "support/check.h"
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23  // Linux 5.14
+#endif
+
+namespace bothy::memory {
+namespace {
+
+// Populates [data, data + size) with one thread a core: page faults of one mapping scale with
+// cores.
+absl::Status Populate(uint8_t* data, uint64_t size) {
+  constexpr uint64_t kChunk = 64 * kMiB;
+  const auto workers = std::max(1U, std::thread::hardware_concurrency());
+  std::atomic<uint64_t> next{0};
+  std::atomic<int> error{0};
+  auto populate = [&] {
+    while (error.load(std::memory_order_relaxed) == 0) {
+      const uint64_t begin = next.fetch_add(kChunk, std::memory_order_relaxed);
+      if (begin >= size) return;
+      if (::madvise(data + begin, std::min(kChunk, size - begin), MADV_POPULATE_WRITE) != 0) {
+        error.store(errno, std::memory_order_relaxed);
+      }
+    }
+  };
+  std::vector<std::thread> threads;
+  for (unsigned i = 1; i < workers && i * kChunk < size; ++i) threads.emplace_back(populate);
+  populate();
+  for (std::thread& thread : threads) thread.join();
+  if (error != 0) return ErrnoStatus(error, "populating guest RAM");
+  return absl::OkStatus();
+}
+
+// What the host could give without killing anybody, in bytes: an early "no" instead of the OOM
+// killer.
+uint64_t HostAvailableBytes() {
+  UniqueFd file(::open("/proc/meminfo", O_RDONLY | O_CLOEXEC));
+  char text[4096];
+  const ssize_t length = file ? ::read(file.get(), text, sizeof text - 1) : -1;
+  if (length <= 0) return UINT64_MAX;
+  text[length] = '\0';
+  const char* at = std::strstr(text, "MemAvailable:");
+  return at == nullptr ? UINT64_MAX : std::strtoull(at + 13, nullptr, 10) * kKiB;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<GuestMemory>> GuestMemory::Create(
+    const GuestMemoryOptions& options) {
+  const uint64_t size = options.layout.ram_bytes;
+  if (options.populate_and_lock && size > HostAvailableBytes()) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "memory_mb: ", size / kMiB, " MiB of RAM can't be populated, the host has only ",
+        HostAvailableBytes() / kMiB, " MiB available; ask for less or set allow_overcommit"));
+  }
+  UniqueFd fd(::memfd_create("guest-ram", MFD_CLOEXEC));
+  if (!fd) return ErrnoStatus(errno, "memfd_create for guest RAM");
+  if (::ftruncate(fd.get(), static_cast<off_t>(size)) != 0) {
+    return WithContext(ErrnoStatus(errno, "sizing guest RAM"), "memory_mb");
+  }
+  auto mapping = Mapping::Create(size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd.get(),
+                                 0, "memory_mb: mapping guest RAM");
+  if (!mapping.ok()) {
+    return absl::ResourceExhaustedError(std::string(mapping.status().message()));
+  }
+  // A core dump of the server is about the server; guest RAM would make it unusable and leak the
+  // guest.
+  ::madvise(mapping->data(), size, MADV_DONTDUMP);
+  if (options.populate_and_lock) {
+    ::madvise(mapping->data(), size, MADV_HUGEPAGE);
+    absl::Status status = Populate(mapping->data(), size);
+    if (status.ok() && ::mlock(mapping->data(), size) != 0) {
+      status = ErrnoStatus(errno, "locking guest RAM");
+    }
+    if (!status.ok()) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("memory_mb: ", std::string(status.message()),
+                       "; raise the memory and memlock limits or set allow_overcommit"));
+    }
+  }
+  auto memory = std::unique_ptr<GuestMemory>(
+      new GuestMemory(options.layout, std::move(fd), std::move(mapping).value()));
+  memory->populated_ = options.populate_and_lock;
+  return memory;
+}
+
+std::span<uint8_t> GuestMemory::Run(uint64_t gpa, uint64_t size) const {
+  for (const RamRange& range : layout_.ram) {
+    if (gpa < range.guest.base || gpa - range.guest.base >= range.guest.size) continue;
+    const uint64_t skip = gpa - range.guest.base;
+    return {mapping_.data() + range.file_offset + skip, std::min(size, range.guest.size - skip)};
+  }
+  return {};
+}
+
+absl::StatusOr<std::span<uint8_t>> GuestMemory::HostRange(uint64_t gpa, uint64_t size) const {
+  const std::span<uint8_t> run = Run(gpa, size);
+  if (run.data() == nullptr || run.size() != size) {
+    return absl::OutOfRangeError(
+        absl::StrFormat("guest address 0x%x + 0x%x is not in one range of RAM", gpa, size));
+  }
+  return run;
+}
+
+namespace {
+
+// Applies `copy(host bytes, offset)` to each run of [gpa, gpa + size) after checking that all of it
+// is RAM.
+template <typename RunAt, typename Copy>
+absl::Status ForEachRun(uint64_t gpa, uint64_t size, const RunAt& run_at, const Copy& copy) {
+  if (size > UINT64_MAX - gpa) return absl::OutOfRangeError("guest address range wraps around");
+  for (uint64_t done = 0; done < size;) {
+    const std::span<uint8_t> run = run_at(gpa + done, size - done);
+    if (run.empty()) {
+      return absl::OutOfRangeError(
+          absl::StrFormat("guest address 0x%x + 0x%x is not RAM at 0x%x", gpa, size, gpa + done));
+    }
+    done += run.size();
+  }
+  for (uint64_t done = 0; done < size;) {
+    const std::span<uint8_t> run = run_at(gpa + done, size - done);
+    copy(run, done);
+    done += run.size();
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status GuestMemory::Read(uint64_t gpa, std::span<uint8_t> bytes) const {
+  return ForEachRun(
+      gpa, bytes.size(), [&](uint64_t at, uint64_t size) { return Run(at, size); },
+      [&](std::span<uint8_t> run, uint64_t offset) {
+        std::memcpy(bytes.data() + offset, run.data(), run.size());
+      });
+}
+
+absl::Status GuestMemory::Write(uint64_t gpa, std::span<const uint8_t> bytes) {
+  return ForEachRun(
+      gpa, bytes.size(), [&](uint64_t at, uint64_t size) { return Run(at, size); },
+      [&](std::span<uint8_t> run, uint64_t offset) {
+        std::memcpy(run.data(), bytes.data() + offset, run.size());
+      });
+}
+
+absl::Status GuestMemory::Zero(uint64_t gpa, uint64_t size) {
+  return ForEachRun(
+      gpa, size, [&](uint64_t at, uint64_t left) { return Run(at, left); },
+      [&](std::span<uint8_t> run, uint64_t) { std::memset(run.data(), 0, run.size()); });
+}
+
+absl::Status GuestMemory::DiscardAll() {
+  if (populated_) {
+    // Locked pages can't be punched out, and giving them back could fail the next populate.
+    std::memset(mapping_.data(), 0, mapping_.size());
+    return absl::OkStatus();
+  }
+  if (::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+                  static_cast<off_t>(mapping_.size())) != 0) {
+    return ErrnoStatus(errno, "discarding guest RAM");
+  }
+  return absl::OkStatus();
+}
+
+uint64_t GuestMemory::ResidentBytes() const {
+  // A memfd has no holes to account for but its unpopulated pages; st_blocks counts 512-byte units.
+  struct stat info {};
+  CHECK(::fstat(fd_.get(), &info) == 0);
+  return static_cast<uint64_t>(info.st_blocks) * 512;
+}
+
+}  // namespace bothy::memory

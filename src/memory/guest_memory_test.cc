@@ -1,0 +1,65 @@
+#include "memory/guest_memory.h"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+namespace bothy::memory {
+namespace {
+
+std::unique_ptr<GuestMemory> MakeMemory(uint64_t mib, bool populate = false) {
+  LayoutOptions options{.ram_bytes = mib * kMiB, .physical_address_bits = 40};
+  auto layout = ComputeLayout(options);
+  EXPECT_TRUE(layout.ok());
+  auto memory = GuestMemory::Create({.layout = *layout, .populate_and_lock = populate});
+  EXPECT_TRUE(memory.ok()) << memory.status();
+  return std::move(memory).value();
+}
+
+TEST(GuestMemoryTest, ReadsBackWhatWasWritten) {
+  auto memory = MakeMemory(16);
+  std::vector<uint8_t> in(3 * kPageSize);
+  std::iota(in.begin(), in.end(), 1);
+  ASSERT_TRUE(memory->Write(4093, in).ok());
+  std::vector<uint8_t> out(in.size());
+  ASSERT_TRUE(memory->Read(4093, out).ok());
+  EXPECT_EQ(in, out);
+}
+
+TEST(GuestMemoryTest, RefusesWhatIsNotRamAndCopiesNothing) {
+  auto memory = MakeMemory(4096 + 16);
+  std::vector<uint8_t> bytes(2 * kPageSize, 0xAA);
+  const uint64_t hole = memory->layout().low_mmio.base;
+  EXPECT_EQ(memory->Write(hole - kPageSize, bytes).code(), absl::StatusCode::kOutOfRange);
+  EXPECT_EQ(memory->ReadObject<uint8_t>(hole - 1).value(), 0);
+  EXPECT_EQ(memory->Read(hole, bytes).code(), absl::StatusCode::kOutOfRange);
+  EXPECT_EQ(memory->Read(UINT64_MAX - 4, bytes).code(), absl::StatusCode::kOutOfRange);
+  EXPECT_EQ(memory->Zero(hole - 4, 8).code(), absl::StatusCode::kOutOfRange);
+  EXPECT_FALSE(memory->HostRange(hole - 4, 8).ok());
+  EXPECT_TRUE(memory->HostRange(hole - 4, 4).ok());
+}
+
+TEST(GuestMemoryTest, PagesAppearAsTheyAreTouchedAndGoOnDiscard) {
+  auto memory = MakeMemory(64);
+  EXPECT_EQ(memory->ResidentBytes(), 0U);
+  ASSERT_TRUE(memory->WriteObject<uint32_t>(8 * kMiB, 7).ok());
+  EXPECT_GT(memory->ResidentBytes(), 0U);
+  ASSERT_TRUE(memory->DiscardAll().ok());
+  EXPECT_EQ(memory->ResidentBytes(), 0U);
+  EXPECT_EQ(memory->ReadObject<uint32_t>(8 * kMiB).value(), 0U);
+}
+
+TEST(GuestMemoryTest, PopulatedMemoryIsAllResident) {
+  auto memory = MakeMemory(8, true);
+  EXPECT_EQ(memory->ResidentBytes(), 8 * kMiB);
+}
+
+TEST(GuestMemoryTest, PopulatingMoreThanTheHostHasFailsEarly) {
+  auto layout = ComputeLayout({.ram_bytes = uint64_t{1} << 42, .physical_address_bits = 48});
+  ASSERT_TRUE(layout.ok());
+  const auto memory = GuestMemory::Create({.layout = *layout, .populate_and_lock = true});
+  EXPECT_EQ(memory.status().code(), absl::StatusCode::kResourceExhausted);
+}
+
+}  // namespace
+}  // namespace bothy::memory
