@@ -1,0 +1,17 @@
+# shellcheck shell=bash
+# Building: build_preset is what other commands call.
+
+# build_preset PRESET [TARGET...]: configures where that is due, then builds.
+build_preset() {
+  local preset=$1 target targets=()
+  shift
+  for target; do targets+=(--target "$target"); done
+  [[ $preset == fuzz ]] && need fuzz
+  need build
+  [[ -f build/$preset/build.ninja ]] || step "configure $preset" cmake --preset "$preset"
+  step "build $preset" cmake --build "build/$preset" "${targets[@]}"
+}
+
+run_build() {
+  build_preset "${1:-release}"
+}

@@ -1,0 +1,84 @@
+# shellcheck shell=bash
+
+declare -a summary=()
+tests_run=0
+tests_failed=0
+
+# suite NAME COMMAND...: a run of ctest. Shows what failed, keeps ctest's closing line for the end.
+suite() {
+  local name=$1 log status=0 closing
+  shift
+  log=$(log_of "test $name")
+  attempt "test $name" "$@" || status=$?
+  ((status != 130)) || exit 130
+  closing=$(grep -E '^[0-9]+% tests passed' "$log" | tail -n 1 || true)
+  if [[ $closing =~ ([0-9]+)\ tests\ failed\ out\ of\ ([0-9]+) ]]; then
+    tests_failed=$((tests_failed + BASH_REMATCH[1]))
+    tests_run=$((tests_run + BASH_REMATCH[2]))
+  elif ((status == 0)); then
+    closing="no tests"
+  else
+    closing="did not run to its end (status $status)"
+  fi
+  if ((status != 0)); then
+    tests_failed=$((tests_failed > 0 ? tests_failed : 1))
+    # ctest lists the passed ones too, one a line.
+    grep -vE '^ *([0-9]+/[0-9]+ Test +#.* Passed |Start +[0-9]+: )' "$log" | tail -n "${DEV_LOG_LINES:-200}" >&2 || true
+  fi
+  summary+=("$(printf '%-6s %s' "$name" "$closing")")
+}
+
+# ctest_command PRESET LABEL OPTION...: sets `command` to the run of ctest.
+ctest_command() {
+  local preset=$1 label=$2
+  shift 2
+  command=(ctest --test-dir "build/$preset" -L "^$label\$" --output-on-failure --no-tests=ignore "$@")
+}
+
+run_test() {
+  local -A chosen=()
+  local -a command=() in_lab=()
+  local all_suites="unit micro asan tsan lab" jobs
+  jobs=$(nproc)
+  while (($#)) && [[ " $all_suites " == *" $1 "* ]]; do
+    chosen[$1]=1
+    shift
+  done
+  if ((${#chosen[@]} == 0)); then chosen=([unit]=1 [micro]=1 [asan]=1 [tsan]=1 [lab]=1); fi
+
+  need build test lab
+  if [[ -v chosen[unit] || -v chosen[micro] || -v chosen[lab] ]]; then build_preset release; fi
+  if [[ -v chosen[unit] ]]; then
+    ctest_command release unit -j "$jobs" --timeout 120 "$@"
+    suite unit "${command[@]}"
+  fi
+  if [[ -v chosen[micro] ]]; then
+    # Any /dev/kvm will do, even one that interprets.
+    if [[ ! -r /dev/kvm || ! -w /dev/kvm ]]; then in_lab=(tests/lab/lab.py --); fi
+    ((${#in_lab[@]} == 0)) || step "prepare the lab" tests/lab/prepare.sh
+    ctest_command release micro --timeout 120 "$@"
+    suite micro "${in_lab[@]}" "${command[@]}"
+  fi
+  if [[ -v chosen[asan] ]]; then
+    build_preset asan
+    ctest_command asan unit -j "$jobs" --timeout 300 "$@"
+    suite asan "${command[@]}"
+  fi
+  if [[ -v chosen[tsan] ]]; then
+    build_preset tsan
+    ctest_command tsan tsan -j "$jobs" --timeout 300 "$@"
+    suite tsan "${command[@]}"
+  fi
+  if [[ -v chosen[lab] ]]; then
+    step "prepare the guest" tests/guest/prepare.sh
+    step "prepare the lab" tests/lab/prepare.sh
+    ctest_command release lab --timeout 600 "$@"
+    suite lab tests/lab/lab.py -- "${command[@]}"
+  fi
+
+  printf '\n'
+  printf '%s\n' "${summary[@]}"
+  ((tests_run > 0)) || fail "test: nothing ran"
+  ((tests_failed == 0)) || fail "test: $tests_failed of $tests_run tests failed"
+  succeed "all $tests_run tests passed"
+}
