@@ -1,0 +1,305 @@
+#include "boot/kernel_image.h"
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "boot/low_memory_map.h"
+#include "boot/memory_map.h"
+#include "boot/payload_decoder.h"
+#include "boot/pvh.h"
+#include "boot/segment_loader.h"
+#include "boot/zero_page.h"
+
+namespace bothy::boot {
+namespace {
+
+using memory::AddressRange;
+using memory::GuestMemory;
+using memory::Layout;
+
+constexpr std::string_view kKernelField = "direct_boot.kernel_path";
+constexpr std::string_view kInitrdField = "direct_boot.initrd_path";
+constexpr std::string_view kCommandLineField = "direct_boot.kernel_cmdline";
+
+// COMMAND_LINE_SIZE of Linux on x86, less the NUL: a vmlinux doesn't say.
+constexpr uint64_t kVmlinuxCommandLine = 2047;
+// What a bzImage for x86-64 says in initrd_addr_max, for the vmlinux that doesn't.
+constexpr uint64_t kVmlinuxInitrdMax = 0x7FFF'FFFF;
+// boot.rst: the 64-bit entry point of the self-unpacking part.
+constexpr uint64_t kEntry64Offset = 0x200;
+// Notes of a kernel take a few hundred bytes.
+constexpr uint64_t kMaxNoteBytes = 64 * memory::kKiB;
+
+// Everything of the layout's RAM at or above 1 MiB, within [0, limit), that isn't `taken`,
+// best place for an initrd first: the highest range below 4 GiB comes first, high RAM last.
+std::vector<AddressRange> FreeRanges(const Layout& layout, uint64_t limit,
+                                     const AddressRange& taken) {
+  std::vector<AddressRange> free;
+  auto add = [&](uint64_t base, uint64_t end) {
+    if (base < end) free.push_back({base, end - base});
+  };
+  for (const memory::RamRange& ram : layout.ram) {
+    const uint64_t base = std::max(ram.guest.base, kHighLoadBase);
+    const uint64_t end = std::min(ram.guest.end(), limit);
+    add(std::max(base, taken.end()), end);
+    add(base, std::min(end, taken.base));
+  }
+  std::stable_sort(free.begin(), free.end(), [](const AddressRange& a, const AddressRange& b) {
+    const bool a_high = a.base >= memory::k4GiB;
+    const bool b_high = b.base >= memory::k4GiB;
+    return a_high != b_high ? b_high : a.base > b.base;
+  });
+  return free;
+}
+
+std::optional<uint64_t> PlaceHigh(const std::vector<AddressRange>& ranges, uint64_t bytes) {
+  for (const AddressRange& range : ranges) {
+    if (bytes > range.size) continue;
+    const uint64_t gpa = (range.end() - bytes) & ~(memory::kPageSize - 1);
+    if (gpa >= range.base) return gpa;
+  }
+  return std::nullopt;
+}
+
+uint64_t UsableRam(const Layout& layout) {
+  uint64_t bytes = 0;
+  for (const AddressRange& range : FreeRanges(layout, UINT64_MAX, {0, 0})) bytes += range.size;
+  return bytes;
+}
+
+}  // namespace
+
+absl::StatusOr<Initrd> Initrd::Open(const std::string& path) {
+  auto file = BootFile::Open(path);
+  if (!file.ok()) return WithContext(file.status(), kInitrdField);
+  return Initrd(std::move(file).value());
+}
+
+absl::StatusOr<KernelImage> KernelImage::Open(const std::string& path) {
+  auto file = BootFile::Open(path);
+  if (!file.ok()) return WithContext(file.status(), kKernelField);
+  KernelImage image(std::move(file).value());
+  if (absl::Status status = image.ReadHeaders(); !status.ok()) {
+    return WithContext(WithContext(status, path), kKernelField);
+  }
+  return image;
+}
+
+absl::Status KernelImage::ReadHeaders() {
+  if (file_.size() == 0) return absl::InvalidArgumentError("the file is empty");
+  std::array<uint8_t, kMaxSetupHeaderEnd> buffer;
+  const std::span<uint8_t> head =
+      std::span(buffer).first(std::min<uint64_t>(buffer.size(), file_.size()));
+  RETURN_IF_ERROR(file_.ReadAt(0, head));
+  // A bzImage first: with an EFI stub it begins with "MZ", else with code.
+  if (LooksLikeBzImage(head)) {
+    ASSIGN_OR_RETURN(bzimage_, ParseBzImage(head, file_.size()));
+    return absl::OkStatus();
+  }
+  constexpr std::string_view kElfMagic =
+      "\x7f"
+      "ELF";
+  if (!std::equal(kElfMagic.begin(), kElfMagic.end(), head.begin(),
+                  head.begin() + static_cast<ptrdiff_t>(std::min(head.size(), size_t{4})))) {
+    return absl::InvalidArgumentError("is neither a bzImage nor an ELF vmlinux");
+  }
+  return ReadElfHeaders();
+}
+
+absl::Status KernelImage::ReadElfHeaders() {
+  std::array<uint8_t, kElfHeaderBytes> head;
+  const size_t head_bytes = std::min<uint64_t>(head.size(), file_.size());
+  RETURN_IF_ERROR(file_.ReadAt(0, std::span(head).first(head_bytes)));
+  ASSIGN_OR_RETURN(const ElfHeader header, ParseElfHeader(std::span(head).first(head_bytes)));
+  auto in_file = [&](const FileRange& range) {
+    return range.offset <= file_.size() && range.size <= file_.size() - range.offset;
+  };
+  if (!in_file(header.program_headers)) {
+    return absl::InvalidArgumentError("ELF file is truncated: its program headers lie behind it");
+  }
+  std::vector<uint8_t> table(header.program_headers.size);
+  RETURN_IF_ERROR(file_.ReadAt(header.program_headers.offset, table));
+  ASSIGN_OR_RETURN(ElfImage image, ParseProgramHeaders(header, table));
+  for (const ElfSegment& segment : image.segments) {
+    if (!in_file({segment.file_offset, segment.file_bytes})) {
+      return absl::InvalidArgumentError("ELF file is truncated: a segment lies behind its end");
+    }
+  }
+  for (const FileRange& range : image.notes) {
+    if (!in_file(range) || range.size > kMaxNoteBytes) {
+      return absl::InvalidArgumentError("ELF notes lie outside the file or are too long");
+    }
+    std::vector<uint8_t> notes(range.size);
+    RETURN_IF_ERROR(file_.ReadAt(range.offset, notes));
+    ASSIGN_OR_RETURN(const std::optional<uint32_t> entry, FindPvhEntry(notes));
+    if (!entry.has_value()) continue;
+    const bool inside =
+        std::any_of(image.segments.begin(), image.segments.end(), [&](const ElfSegment& segment) {
+          return *entry >= segment.memory.base && *entry < segment.memory.end();
+        });
+    if (!inside) {
+      return absl::InvalidArgumentError(
+          absl::StrFormat("PVH entry point 0x%x lies outside every segment", *entry));
+    }
+    pvh_entry_ = entry;
+  }
+  elf_ = std::move(image);
+  return absl::OkStatus();
+}
+
+uint64_t KernelImage::max_command_line() const {
+  const uint64_t kernel = bzimage_ ? bzimage_->header.cmdline_size : kVmlinuxCommandLine;
+  return std::min(kernel, kCommandLineCapacity - 1);
+}
+
+absl::Status KernelImage::CheckCommandLine(std::string_view command_line) const {
+  if (command_line.find('\0') != std::string_view::npos) {
+    return absl::InvalidArgumentError("must not contain a NUL character");
+  }
+  if (command_line.size() > max_command_line()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        command_line.size(), " bytes are more than this kernel takes, ", max_command_line()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status KernelImage::Check(const LoadRequest& request, const Layout& layout) const {
+  RETURN_IF_ERROR(WithContext(CheckCommandLine(request.command_line), kCommandLineField));
+  std::vector<AddressRange> kernel;
+  if (elf_) {
+    for (const ElfSegment& segment : elf_->segments) kernel.push_back(segment.memory);
+  } else if (request.unpack == Unpack::kGuest) {
+    kernel.push_back({bzimage_->preferred_base, bzimage_->init_bytes});
+  }
+  uint64_t kernel_bytes = 0;
+  for (const AddressRange& range : kernel) {
+    kernel_bytes += range.size;
+    if (absl::Status status = CheckRangeIsRam(range, layout); !status.ok()) {
+      return WithContext(WithContext(status, file_.path()), kKernelField);
+    }
+  }
+  const uint64_t usable = UsableRam(layout);
+  if (request.initrd != nullptr &&
+      request.initrd->file().size() > usable - std::min(usable, kernel_bytes)) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(std::string(kInitrdField), ": ", request.initrd->file().path(), ": ",
+                     request.initrd->file().size(), " bytes don't fit beside the kernel in ",
+                     layout.ram_bytes / memory::kMiB, " MiB of RAM"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<KernelImage::Placement> KernelImage::LoadKernel(Unpack unpack,
+                                                               GuestMemory& memory) const {
+  if (elf_) return LoadElf(memory);
+  return unpack == Unpack::kGuest ? LoadSelfUnpacking(memory) : LoadPacked(memory);
+}
+
+absl::StatusOr<KernelImage::Placement> KernelImage::LoadPacked(GuestMemory& memory) const {
+  ASSIGN_OR_RETURN(const std::unique_ptr<PayloadDecoder> decoder,
+                   PayloadDecoder::Create(file_, bzimage_->payload.offset, bzimage_->payload.size));
+  ASSIGN_OR_RETURN(const ElfImage image, LoadElfStream(*decoder, memory));
+  return Placement{.span = image.span, .entry = image.entry, .mode = EntryMode::kLong64};
+}
+
+absl::StatusOr<KernelImage::Placement> KernelImage::LoadSelfUnpacking(GuestMemory& memory) const {
+  const AddressRange range{bzimage_->preferred_base, bzimage_->init_bytes};
+  RETURN_IF_ERROR(CheckRangeIsRam(range, memory.layout()));
+  ASSIGN_OR_RETURN(const std::span<uint8_t> target,
+                   memory.HostRange(range.base, bzimage_->protected_mode.size));
+  RETURN_IF_ERROR(file_.ReadAt(bzimage_->protected_mode.offset, target));
+  return Placement{.span = range, .entry = range.base + kEntry64Offset, .mode = EntryMode::kLong64};
+}
+
+absl::StatusOr<KernelImage::Placement> KernelImage::LoadElf(GuestMemory& memory) const {
+  for (const ElfSegment& segment : elf_->segments) {
+    RETURN_IF_ERROR(CheckRangeIsRam(segment.memory, memory.layout()));
+    ASSIGN_OR_RETURN(const std::span<uint8_t> target,
+                     memory.HostRange(segment.memory.base, segment.file_bytes));
+    RETURN_IF_ERROR(file_.ReadAt(segment.file_offset, target));
+  }
+  if (pvh_entry_) {
+    return Placement{.span = elf_->span, .entry = *pvh_entry_, .mode = EntryMode::kProtected32};
+  }
+  return Placement{.span = elf_->span, .entry = elf_->entry, .mode = EntryMode::kLong64};
+}
+
+absl::StatusOr<uint64_t> KernelImage::PlaceInitrd(uint64_t initrd_bytes, const AddressRange& kernel,
+                                                  EntryMode mode, const Layout& layout) const {
+  const uint64_t preferred_max = bzimage_ ? bzimage_->header.initrd_addr_max : kVmlinuxInitrdMax;
+  std::optional<uint64_t> gpa =
+      PlaceHigh(FreeRanges(layout, preferred_max + 1, kernel), initrd_bytes);
+  if (!gpa) {
+    // A kernel that can be above 4 GiB itself takes its initrd from anywhere; Linux's PVH entry
+    // keeps only 32 bits of the address.
+    const bool anywhere =
+        !bzimage_ || (bzimage_->header.xloadflags & XLF_CAN_BE_LOADED_ABOVE_4G) != 0;
+    const uint64_t limit = !anywhere                         ? preferred_max + 1
+                           : mode == EntryMode::kProtected32 ? memory::k4GiB
+                                                             : UINT64_MAX;
+    gpa = PlaceHigh(FreeRanges(layout, limit, kernel), initrd_bytes);
+  }
+  if (!gpa) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(initrd_bytes, " bytes don't fit beside the kernel in ",
+                     layout.ram_bytes / memory::kMiB, " MiB of RAM"));
+  }
+  return *gpa;
+}
+
+absl::StatusOr<EntryState> KernelImage::Load(const LoadRequest& request,
+                                             GuestMemory& memory) const {
+  RETURN_IF_ERROR(Check(request, memory.layout()));
+  auto placement = LoadKernel(request.unpack, memory);
+  if (!placement.ok()) {
+    return WithContext(WithContext(placement.status(), file_.path()), kKernelField);
+  }
+
+  uint64_t initrd_gpa = 0;
+  uint64_t initrd_bytes = 0;
+  if (request.initrd != nullptr) {
+    const BootFile& file = request.initrd->file();
+    initrd_bytes = file.size();
+    auto load = [&]() -> absl::Status {
+      ASSIGN_OR_RETURN(
+          initrd_gpa, PlaceInitrd(initrd_bytes, placement->span, placement->mode, memory.layout()));
+      ASSIGN_OR_RETURN(const std::span<uint8_t> target, memory.HostRange(initrd_gpa, initrd_bytes));
+      return file.ReadAt(0, target);
+    };
+    if (absl::Status status = load(); !status.ok()) {
+      return WithContext(WithContext(status, file.path()), kInitrdField);
+    }
+  }
+
+  std::vector<uint8_t> command_line(request.command_line.begin(), request.command_line.end());
+  command_line.push_back(0);
+  RETURN_IF_ERROR(memory.Write(kCommandLine, command_line));
+
+  const std::vector<MemoryMapEntry> map = BuildMemoryMap(memory.layout());
+  ASSIGN_OR_RETURN(EntryState state, PrepareEntry(placement->mode, memory));
+  state.rip = placement->entry;
+  if (placement->mode == EntryMode::kProtected32) {
+    RETURN_IF_ERROR(WritePvhStartInfo({.memory_map = map,
+                                       .command_line_gpa = kCommandLine,
+                                       .initrd_gpa = initrd_gpa,
+                                       .initrd_bytes = initrd_bytes,
+                                       .rsdp_gpa = request.rsdp_gpa},
+                                      memory));
+    state.rbx = kPvhStartInfo;
+  } else {
+    RETURN_IF_ERROR(memory.WriteObject(
+        kZeroPage, BuildZeroPage({.header = bzimage_ ? bzimage_->header : setup_header{},
+                                  .memory_map = map,
+                                  .command_line_gpa = kCommandLine,
+                                  .initrd_gpa = initrd_gpa,
+                                  .initrd_bytes = initrd_bytes,
+                                  .rsdp_gpa = request.rsdp_gpa})));
+    state.rsi = kZeroPage;
+  }
+  return state;
+}
+
+}  // namespace bothy::boot
