@@ -41,16 +41,35 @@ enum class RunResult : uint8_t {
                       // which
 };
 
-// Registers at the first instruction of a vCPU that doesn't start from the reset vector.
+// A segment register with its hidden part; the fields are those of the descriptor (Intel SDM
+// 3A, 3.4.5).
+struct Segment {
+  uint16_t selector = 0;
+  uint64_t base = 0;
+  uint32_t limit = 0;        // bytes, less one; already scaled
+  uint8_t type = 0;          // 4 bits
+  bool code_or_data = true;  // the S bit; false: system segment
+  bool long_mode = false;    // the L bit
+  bool default_32 = false;   // the D/B bit
+  bool granularity_4k = false;
+};
+
+// Registers at the first instruction of a vCPU that doesn't start from the reset vector. General
+// registers not named here are zero, no IDT is loaded.
 struct EntryRegisters {
-  enum class Mode : uint8_t { kLong64, kProtected32 };
-  Mode mode = Mode::kLong64;
   uint64_t rip = 0;
   uint64_t rsp = 0;
   uint64_t rbx = 0;
   uint64_t rsi = 0;
-  uint64_t cr3 = 0;       // page tables, kLong64 only
-  uint64_t gdt_base = 0;  // guest-physical; selectors 0x10 (code) and 0x18 (data), 0x20 (TSS)
+  uint64_t rflags = 0x2;
+  uint64_t cr0 = 0;
+  uint64_t cr3 = 0;
+  uint64_t cr4 = 0;
+  uint64_t efer = 0;
+  Segment cs;
+  Segment data;  // ds, es, fs, gs, ss
+  Segment tr;
+  uint64_t gdt_base = 0;
   uint16_t gdt_limit = 0;
 };
 

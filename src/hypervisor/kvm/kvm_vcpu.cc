@@ -30,18 +30,18 @@ void InstallKickHandler() {
   (void)installed;
 }
 
-// Intel SDM 3A, 3.4.5: what the hidden part of a segment register holds for a flat segment.
-kvm_segment FlatSegment(uint16_t selector, uint8_t type, bool long_mode) {
-  kvm_segment segment{};
-  segment.limit = 0xFFFF'FFFF;
-  segment.selector = selector;
-  segment.type = type;
-  segment.present = 1;
-  segment.s = 1;
-  segment.g = 1;
-  segment.l = long_mode ? 1 : 0;
-  segment.db = long_mode ? 0 : 1;
-  return segment;
+kvm_segment ToKvm(const Segment& segment) {
+  kvm_segment out{};
+  out.selector = segment.selector;
+  out.base = segment.base;
+  out.limit = segment.limit;
+  out.type = segment.type;
+  out.present = 1;
+  out.s = segment.code_or_data ? 1 : 0;
+  out.l = segment.long_mode ? 1 : 0;
+  out.db = segment.default_32 ? 1 : 0;
+  out.g = segment.granularity_4k ? 1 : 0;
+  return out;
 }
 
 }  // namespace
@@ -96,39 +96,26 @@ absl::StatusOr<std::unique_ptr<KvmVcpu>> KvmVcpu::Create(int vm_fd, const Option
 }
 
 absl::Status KvmVcpu::SetEntry(const EntryRegisters& entry) {
-  const bool long_mode = entry.mode == EntryRegisters::Mode::kLong64;
   kvm_sregs sregs{};
   RETURN_IF_ERROR(Ioctl(fd_.get(), KVM_GET_SREGS, &sregs, "reading vCPU segments"));
-  constexpr uint8_t kCode = 0xB;     // execute, read, accessed
-  constexpr uint8_t kData = 0x3;     // read, write, accessed
-  constexpr uint8_t kBusyTss = 0xB;  // 32/64-bit TSS, busy
-  sregs.cs = FlatSegment(0x10, kCode, long_mode);
-  kvm_segment data = FlatSegment(0x18, kData, false);
-  sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = data;
-  sregs.tr = {};
-  sregs.tr.selector = 0x20;
-  sregs.tr.type = kBusyTss;
-  sregs.tr.present = 1;
-  sregs.tr.limit = 0x67;
+  sregs.cs = ToKvm(entry.cs);
+  sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = ToKvm(entry.data);
+  sregs.tr = ToKvm(entry.tr);
+  sregs.gdt = {};
   sregs.gdt.base = entry.gdt_base;
   sregs.gdt.limit = entry.gdt_limit;
   sregs.idt = {};
-  sregs.cr0 = 0x31;  // protection, extension type, numeric error (PE | ET | NE)
-  sregs.cr4 = 0;
-  sregs.efer = 0;
-  if (long_mode) {
-    sregs.cr0 |= 0x8000'0000;  // paging
-    sregs.cr3 = entry.cr3;
-    sregs.cr4 = 0x20;    // PAE
-    sregs.efer = 0x500;  // long mode enabled and active
-  }
+  sregs.cr0 = entry.cr0;
+  sregs.cr3 = entry.cr3;
+  sregs.cr4 = entry.cr4;
+  sregs.efer = entry.efer;
   RETURN_IF_ERROR(Ioctl(fd_.get(), KVM_SET_SREGS, &sregs, "setting vCPU segments"));
   kvm_regs regs{};
   regs.rip = entry.rip;
   regs.rsp = entry.rsp;
   regs.rbx = entry.rbx;
   regs.rsi = entry.rsi;
-  regs.rflags = 2;
+  regs.rflags = entry.rflags;
   return Ioctl(fd_.get(), KVM_SET_REGS, &regs, "setting vCPU registers");
 }
 

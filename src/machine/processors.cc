@@ -1,0 +1,101 @@
+#include "machine/processors.h"
+
+#include <pthread.h>
+
+#include <ctime>
+#include <string>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "support/event_loop.h"
+
+namespace bothy::machine {
+
+using hypervisor::RunResult;
+
+Processors::Processors(std::vector<std::unique_ptr<hypervisor::Vcpu>> vcpus,
+                       hypervisor::ExitHandler& handler, FatalHandler on_fatal)
+    : vcpus_(std::move(vcpus)), handler_(handler), on_fatal_(std::move(on_fatal)) {}
+
+absl::StatusOr<std::unique_ptr<Processors>> Processors::Create(
+    std::vector<std::unique_ptr<hypervisor::Vcpu>> vcpus, hypervisor::ExitHandler& handler,
+    FatalHandler on_fatal) {
+  auto processors =
+      std::unique_ptr<Processors>(new Processors(std::move(vcpus), handler, std::move(on_fatal)));
+  for (size_t i = 0; i < processors->vcpus_.size(); ++i) {
+    try {
+      processors->threads_.emplace_back([raw = processors.get(), i] { raw->ThreadMain(i); });
+    } catch (const std::system_error& error) {
+      return absl::ResourceExhaustedError(absl::StrCat(
+          "processor_config.processor_count: starting the thread of vCPU ", i, ": ", error.what()));
+    }
+  }
+  return processors;
+}
+
+Processors::~Processors() {
+  Give(Order::kExit);
+  for (std::thread& thread : threads_) thread.join();
+}
+
+void Processors::Give(Order order) {
+  {
+    const std::lock_guard lock(mutex_);
+    order_ = order;
+    if (order == Order::kRun) ++starts_;
+  }
+  if (order == Order::kRun) {
+    order_given_.notify_all();
+    return;
+  }
+  for (const auto& vcpu : vcpus_) vcpu->Kick();
+  order_given_.notify_all();
+}
+
+void Processors::Start() { Give(Order::kRun); }
+
+void Processors::RequestStop() { Give(Order::kPark); }
+
+void Processors::Stop() {
+  RequestStop();
+  std::unique_lock lock(mutex_);
+  parked_.wait(lock, [this] { return running_ == 0; });
+}
+
+void Processors::ThreadMain(size_t index) {
+  SetThreadName(absl::StrCat("vp-", index));
+  hypervisor::Vcpu& vcpu = *vcpus_[index];
+  uint64_t ended_start = 0;  // the Start whose run a fatal exit has ended for this vCPU
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    order_given_.wait(lock, [&] {
+      return order_ == Order::kExit || (order_ == Order::kRun && starts_ != ended_start);
+    });
+    if (order_ == Order::kExit) return;
+    const uint64_t start = starts_;
+    ++running_;
+    lock.unlock();
+    const RunResult result = vcpu.Run(handler_);
+    if (result != RunResult::kKicked) on_fatal_(result);
+    lock.lock();
+    if (result != RunResult::kKicked) ended_start = start;
+    if (--running_ == 0) parked_.notify_all();
+  }
+}
+
+uint64_t Processors::RuntimeNs() const {
+  uint64_t total = 0;
+  for (const std::thread& thread : threads_) {
+    clockid_t clock{};
+    timespec time{};
+    if (::pthread_getcpuclockid(const_cast<std::thread&>(thread).native_handle(), &clock) == 0 &&
+        ::clock_gettime(clock, &time) == 0) {
+      total +=
+          static_cast<uint64_t>(time.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(time.tv_nsec);
+    }
+  }
+  return total;
+}
+
+}  // namespace bothy::machine

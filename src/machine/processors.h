@@ -1,0 +1,63 @@
+// Processors: the vCPU threads of a machine, started and stopped together.
+//
+// Each vCPU has a thread "vp-N" from construction to destruction, which is in Vcpu::Run or parked.
+// Start, Stop and destruction come from the thread that drives the life cycle; RequestStop from
+// any, vCPU threads included.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "hypervisor/vm.h"
+#include "support/status.h"
+
+namespace bothy::machine {
+
+class Processors {
+ public:
+  // `on_fatal` is called on the vCPU thread whose Run came back with anything but kKicked.
+  using FatalHandler = std::function<void(hypervisor::RunResult)>;
+
+  // ResourceExhausted when the host won't give the threads. `handler` must outlive the object.
+  static absl::StatusOr<std::unique_ptr<Processors>> Create(
+      std::vector<std::unique_ptr<hypervisor::Vcpu>> vcpus, hypervisor::ExitHandler& handler,
+      FatalHandler on_fatal);
+  ~Processors();
+
+  void Start();
+  // Asks every vCPU to leave guest code; doesn't wait. A Start after it runs them again.
+  void RequestStop();
+  // RequestStop, then returns when no vCPU is in guest code or an exit handler.
+  void Stop();
+
+  [[nodiscard]] size_t count() const { return vcpus_.size(); }
+  [[nodiscard]] hypervisor::Vcpu& vcpu(size_t index) { return *vcpus_[index]; }
+  // CPU time of all vCPU threads so far, in ns. Any thread.
+  [[nodiscard]] uint64_t RuntimeNs() const;
+
+ private:
+  enum class Order { kPark, kRun, kExit };
+  Processors(std::vector<std::unique_ptr<hypervisor::Vcpu>> vcpus, hypervisor::ExitHandler& handler,
+             FatalHandler on_fatal);
+  void ThreadMain(size_t index);
+  void Give(Order order);
+
+  std::vector<std::unique_ptr<hypervisor::Vcpu>> vcpus_;
+  hypervisor::ExitHandler& handler_;
+  const FatalHandler on_fatal_;
+
+  std::mutex mutex_;
+  std::condition_variable order_given_;
+  std::condition_variable parked_;
+  Order order_ = Order::kPark;  // guarded by mutex_
+  uint64_t starts_ = 0;         // guarded by mutex_; tells one Start from the next
+  size_t running_ = 0;          // guarded by mutex_
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace bothy::machine

@@ -1,0 +1,234 @@
+#include "vmservice/create_request.h"
+
+#include <map>
+#include <set>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "support/log.h"
+#include "vmservice/unknown_fields.h"
+
+namespace bothy::vmservice {
+namespace {
+
+using machine::MachineConfig;
+using machine::PowerAction;
+
+absl::Status Invalid(const std::string& path, const std::string& problem) {
+  return absl::InvalidArgumentError(absl::StrCat(path, ": ", problem));
+}
+
+absl::Status NotInThisBuild(const std::string& path, const std::string& what) {
+  return absl::UnimplementedError(absl::StrCat(path, ": this build doesn't support ", what));
+}
+
+absl::Status CheckRange(const std::string& path, uint64_t value, uint64_t low, uint64_t high) {
+  if (value >= low && value <= high) return absl::OkStatus();
+  return Invalid(path, absl::StrCat(value, " is out of range ", low, "..", high));
+}
+
+// A path of the host: something, and without a NUL, which the kernel would take for its end.
+absl::Status CheckPath(const std::string& path, const std::string& value) {
+  if (value.empty()) return Invalid(path, "is empty");
+  if (value.find('\0') != std::string::npos) return Invalid(path, "contains a NUL byte");
+  return absl::OkStatus();
+}
+
+absl::Status TranslateMemory(const ::vmservice::VMConfig& config, machine::MemoryConfig& out) {
+  const std::string path = "config.memory_config";
+  const ::vmservice::MemoryConfig& memory = config.memory_config();
+  if (memory.memory_mb() == 0) return Invalid(path + ".memory_mb", "must be at least 1");
+  // 2^44 MiB is beyond every x86 CPU's 52 bits, and what follows may multiply without overflow.
+  constexpr uint64_t kBeyondAnyCpu = uint64_t{1} << 32;
+  if (memory.memory_mb() > kBeyondAnyCpu) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(path, ".memory_mb: ", memory.memory_mb(), " MiB is more than any host has"));
+  }
+  if (memory.deferred_commit() && !memory.allow_overcommit()) {
+    return Invalid(path + ".deferred_commit",
+                   "contradicts allow_overcommit=false, which commits all memory at once");
+  }
+  if (memory.low_mmio_gap_in_mb() != 0) {
+    RETURN_IF_ERROR(
+        CheckRange(path + ".low_mmio_gap_in_mb", memory.low_mmio_gap_in_mb(), 512, 3072));
+  }
+  if (memory.high_mmio_base_in_mb() != 0) {
+    RETURN_IF_ERROR(CheckRange(path + ".high_mmio_base_in_mb", memory.high_mmio_base_in_mb(), 4096,
+                               kBeyondAnyCpu));
+  }
+  RETURN_IF_ERROR(
+      CheckRange(path + ".high_mmio_gap_in_mb", memory.high_mmio_gap_in_mb(), 0, kBeyondAnyCpu));
+  if (memory.deferred_commit()) return NotInThisBuild(path + ".deferred_commit", "deferred commit");
+  if (memory.hot_hint()) return NotInThisBuild(path + ".hot_hint", "memory hints");
+  if (memory.cold_hint()) return NotInThisBuild(path + ".cold_hint", "memory hints");
+  if (memory.cold_discard_hint()) {
+    return NotInThisBuild(path + ".cold_discard_hint", "free page reporting");
+  }
+  out.ram_mib = memory.memory_mb();
+  out.allow_overcommit = memory.allow_overcommit();
+  out.low_mmio_gap_mib = memory.low_mmio_gap_in_mb();
+  out.high_mmio_base_mib = memory.high_mmio_base_in_mb();
+  out.high_mmio_gap_mib = memory.high_mmio_gap_in_mb();
+  return absl::OkStatus();
+}
+
+absl::Status TranslateProcessors(const ::vmservice::VMConfig& config,
+                                 machine::ProcessorConfig& out) {
+  const std::string path = "config.processor_config";
+  const ::vmservice::ProcessorConfig& processors = config.processor_config();
+  RETURN_IF_ERROR(CheckRange(path + ".processor_weight", processors.processor_weight(), 0, 10000));
+  RETURN_IF_ERROR(CheckRange(path + ".processor_limit", processors.processor_limit(), 0, 100000));
+  // The defaults, spelled out, ask for nothing.
+  constexpr uint32_t kDefaultWeight = 100;
+  constexpr uint32_t kDefaultLimit = 100000;
+  if (processors.processor_weight() != 0 && processors.processor_weight() != kDefaultWeight) {
+    return NotInThisBuild(path + ".processor_weight", "CPU weights");
+  }
+  if (processors.processor_limit() != 0 && processors.processor_limit() != kDefaultLimit) {
+    return NotInThisBuild(path + ".processor_limit", "CPU limits");
+  }
+  out.count = processors.processor_count() == 0 ? 1 : processors.processor_count();
+  return absl::OkStatus();
+}
+
+absl::Status RefuseDevices(const ::vmservice::VMConfig& config) {
+  const std::string path = "config.devices_config";
+  const ::vmservice::DevicesConfig& devices = config.devices_config();
+  if (devices.scsi_disks_size() > 0) return NotInThisBuild(path + ".scsi_disks[0]", "SCSI disks");
+  if (devices.vpmem_disks_size() > 0) {
+    return NotInThisBuild(path + ".vpmem_disks[0]", "persistent memory");
+  }
+  if (devices.nic_config_size() > 0)
+    return NotInThisBuild(path + ".nic_config[0]", "network cards");
+  if (devices.windows_device_size() > 0) {
+    return NotInThisBuild(path + ".windows_device[0]", "host devices");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TranslateSerial(const ::vmservice::VMConfig& config, MachineConfig& out) {
+  std::map<uint32_t, int> by_port;
+  std::map<std::string, int> by_path;
+  const auto& ports = config.serial_config().ports();
+  for (int i = 0; i < ports.size(); ++i) {
+    const std::string path = absl::StrCat("config.serial_config.ports[", i, "]");
+    const auto& port = ports[i];
+    RETURN_IF_ERROR(CheckRange(path + ".port", port.port(), 0, 3));
+    RETURN_IF_ERROR(CheckPath(path + ".socket_path", port.socket_path()));
+    if (const auto [first, added] = by_port.emplace(port.port(), i); !added) {
+      return Invalid(path + ".port", absl::StrCat("COM", port.port() + 1, " is ports[",
+                                                  first->second, "] already"));
+    }
+    if (const auto [first, added] = by_path.emplace(port.socket_path(), i); !added) {
+      return Invalid(path + ".socket_path",
+                     absl::StrCat("is the socket of ports[", first->second, "] already"));
+    }
+    out.serial_ports.push_back(
+        {.port = port.port(), .socket_path = port.socket_path(), .connect_only = port.connect()});
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TranslateBoot(const ::vmservice::VMConfig& config, MachineConfig& out) {
+  switch (config.BootConfig_case()) {
+    case ::vmservice::VMConfig::kDirectBoot:
+      break;
+    case ::vmservice::VMConfig::kUefi:
+      return NotInThisBuild("config.uefi", "UEFI boot; use config.direct_boot");
+    case ::vmservice::VMConfig::BOOTCONFIG_NOT_SET:
+      return Invalid("config.direct_boot", "nothing to boot; set direct_boot.kernel_path");
+  }
+  const std::string path = "config.direct_boot";
+  const ::vmservice::DirectBoot& boot = config.direct_boot();
+  RETURN_IF_ERROR(CheckPath(path + ".kernel_path", boot.kernel_path()));
+  if (!boot.initrd_path().empty()) {
+    RETURN_IF_ERROR(CheckPath(path + ".initrd_path", boot.initrd_path()));
+  }
+  if (boot.kernel_cmdline().find('\0') != std::string::npos) {
+    return Invalid(path + ".kernel_cmdline", "contains a NUL byte");
+  }
+  out.direct_boot.kernel_path = boot.kernel_path();
+  out.direct_boot.initrd_path = boot.initrd_path();
+  out.direct_boot.command_line = boot.kernel_cmdline();
+  return absl::OkStatus();
+}
+
+absl::Status TranslateExtraData(const ::vmservice::VMConfig& config, MachineConfig& out) {
+  // An ordered copy: which of several errors is reported doesn't depend on the map's hash.
+  const std::map<std::string, std::string> entries(config.extra_data().begin(),
+                                                   config.extra_data().end());
+  for (const auto& [key, value] : entries) {
+    const std::string path = absl::StrCat("config.extra_data[\"", key, "\"]");
+    if (key == "bothy.kernel.unpack") {
+      if (value != "host" && value != "guest") {
+        return Invalid(path, absl::StrCat("\"", value, "\" is neither \"host\" nor \"guest\""));
+      }
+      out.direct_boot.guest_unpacks = value == "guest";
+    } else if (key == "bothy.max_processors") {
+      return NotInThisBuild(path, "processor hot-plug");
+    } else if (key == "bothy.max_memory_mb") {
+      return NotInThisBuild(path, "memory hot-plug");
+    } else if (key.starts_with("bothy.")) {
+      return Invalid(path, "unknown key; docs/extra-data.md lists those there are");
+    } else {
+      LogInfo("vm", absl::StrCat(path, ": not this server's, left alone"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TranslatePowerAction(const std::string& path,
+                                  ::vmservice::VMConfig::GuestPowerAction action,
+                                  PowerAction& out) {
+  switch (action) {
+    case ::vmservice::VMConfig::DEFAULT:  // under direct boot everything halts
+    case ::vmservice::VMConfig::HALT:
+      out = PowerAction::kHalt;
+      return absl::OkStatus();
+    case ::vmservice::VMConfig::RESTART:
+      out = PowerAction::kRestart;
+      return absl::OkStatus();
+    default:
+      return Invalid(path, absl::StrCat(static_cast<int>(action), " is no GuestPowerAction"));
+  }
+}
+
+absl::Status TranslatePowerActions(const ::vmservice::VMConfig& config,
+                                   machine::PowerActions& out) {
+  const std::string path = "config.guest_power_actions";
+  const auto& actions = config.guest_power_actions();
+  RETURN_IF_ERROR(TranslatePowerAction(path + ".shutdown", actions.shutdown(), out.shutdown));
+  RETURN_IF_ERROR(TranslatePowerAction(path + ".reset", actions.reset(), out.reset));
+  RETURN_IF_ERROR(TranslatePowerAction(path + ".crash", actions.crash(), out.crash));
+  PowerAction watchdog{};
+  RETURN_IF_ERROR(TranslatePowerAction(path + ".watchdog", actions.watchdog(), watchdog));
+  if (actions.watchdog() != ::vmservice::VMConfig::DEFAULT) {
+    return NotInThisBuild(path + ".watchdog", "a watchdog device");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<MachineConfig> TranslateCreateRequest(const ::vmservice::CreateVMRequest& request) {
+  RETURN_IF_ERROR(RefuseUnknownFields(request));
+  if (!request.has_config()) return Invalid("config", "is missing");
+  const ::vmservice::VMConfig& config = request.config();
+  MachineConfig out;
+  RETURN_IF_ERROR(TranslateMemory(config, out.memory));
+  RETURN_IF_ERROR(TranslateProcessors(config, out.processors));
+  RETURN_IF_ERROR(TranslateSerial(config, out));
+  RETURN_IF_ERROR(TranslateBoot(config, out));
+  RETURN_IF_ERROR(TranslateExtraData(config, out));
+  RETURN_IF_ERROR(TranslatePowerActions(config, out.power));
+  RETURN_IF_ERROR(RefuseDevices(config));
+  if (config.windows_options().cpu_group_id() != 0) {
+    return NotInThisBuild("config.windows_options.cpu_group_id", "CPU groups");
+  }
+  if (!config.hvsocket_config().path().empty()) {
+    return NotInThisBuild("config.hvsocket_config.path", "hypervisor sockets");
+  }
+  return out;
+}
+
+}  // namespace bothy::vmservice

@@ -1,0 +1,332 @@
+#include "vmservice/lifecycle.h"
+
+#include <array>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "support/check.h"
+#include "support/log.h"
+
+namespace bothy::vmservice {
+
+using chipset::PowerEvent;
+using machine::Machine;
+using machine::MachineConfig;
+using machine::PowerAction;
+
+namespace {
+
+// What a call meets in a state: do it, answer OK because it is so already, or refuse.
+enum class Phase : uint8_t { kDo, kNothingToDo, kFailedPrecondition, kAlreadyExists };
+
+// contract.md, "Lifecycle". Rows: no VM, paused, running, halted. Columns: Create, Resume, Pause,
+// Teardown.
+constexpr std::array<std::array<Phase, 4>, 4> kLegality = {{
+    {Phase::kDo, Phase::kFailedPrecondition, Phase::kFailedPrecondition, Phase::kNothingToDo},
+    {Phase::kAlreadyExists, Phase::kDo, Phase::kNothingToDo, Phase::kDo},
+    {Phase::kAlreadyExists, Phase::kNothingToDo, Phase::kDo, Phase::kDo},
+    {Phase::kAlreadyExists, Phase::kFailedPrecondition, Phase::kFailedPrecondition, Phase::kDo},
+}};
+
+const char* StateText(State state) {
+  switch (state) {
+    case State::kNoVm:
+      return "there is no VM; CreateVM makes one";
+    case State::kPaused:
+      return "the VM is paused";
+    case State::kRunning:
+      return "the VM is running";
+    case State::kHalted:
+      return "the VM has halted; TeardownVM frees it";
+  }
+  return "";
+}
+
+const char* HaltReason(PowerEvent event) {
+  switch (event) {
+    case PowerEvent::kPowerOff:
+      return "power-off";
+    case PowerEvent::kReset:
+      return "reset";
+    case PowerEvent::kTripleFault:
+      return "triple-fault";
+    case PowerEvent::kEmulationFailure:
+      return "emulation-failure";
+  }
+  return "";
+}
+
+PowerAction ActionFor(const machine::PowerActions& actions, PowerEvent event) {
+  switch (event) {
+    case PowerEvent::kPowerOff:
+      return actions.shutdown;
+    case PowerEvent::kReset:
+      return actions.reset;
+    case PowerEvent::kTripleFault:
+    case PowerEvent::kEmulationFailure:
+      return actions.crash;
+  }
+  return PowerAction::kHalt;
+}
+
+}  // namespace
+
+Lifecycle::Lifecycle(EventLoop& control, machine::MachineFactory factory)
+    : control_(control),
+      factory_(std::move(factory)),
+      self_(std::make_shared<Lifecycle*>(this)),
+      machine_thread_("machine") {}
+
+Lifecycle::~Lifecycle() {
+  *self_ = nullptr;
+  for (Queued& queued : queue_) {
+    if (queued.call.done) queued.call.done(absl::CancelledError("the server is ending"));
+  }
+  // What the machine thread is doing ends first; then the machine is freed there, as always.
+  machine_thread_.loop().PostAndWait([this] { machine_.reset(); });
+}
+
+void Lifecycle::Create(MachineConfig config, std::string log_id, Call call) {
+  Enqueue({.operation = Operation::kCreate,
+           .call = std::move(call),
+           .config = std::move(config),
+           .log_id = std::move(log_id)});
+}
+void Lifecycle::Resume(Call call) {
+  Enqueue({.operation = Operation::kResume, .call = std::move(call)});
+}
+void Lifecycle::Pause(Call call) {
+  Enqueue({.operation = Operation::kPause, .call = std::move(call)});
+}
+void Lifecycle::Teardown(Call call) {
+  Enqueue({.operation = Operation::kTeardown, .call = std::move(call)});
+}
+
+void Lifecycle::Enqueue(Queued queued) {
+  // A power event comes first: the state that the calls behind it meet is the one the guest has
+  // made.
+  if (queued.operation == Operation::kPowerEvent) {
+    queue_.push_front(std::move(queued));
+  } else {
+    queue_.push_back(std::move(queued));
+  }
+  StartNext();
+}
+
+void Lifecycle::StartNext() {
+  while (!busy_ && !queue_.empty()) {
+    Queued next = std::move(queue_.front());
+    queue_.pop_front();
+    busy_ = true;
+    Begin(std::move(next));
+  }
+}
+
+void Lifecycle::Finish() {
+  busy_ = false;
+  StartNext();
+}
+
+void Lifecycle::Begin(Queued queued) {
+  if (queued.operation == Operation::kPowerEvent) return BeginPowerEvent(queued);
+  if (queued.call.abandoned && queued.call.abandoned()) {
+    queued.call.done(absl::CancelledError("the caller is gone"));
+    return Finish();
+  }
+  switch (kLegality[static_cast<size_t>(state_)][static_cast<size_t>(queued.operation)]) {
+    case Phase::kDo:
+      break;
+    case Phase::kNothingToDo:
+      queued.call.done(absl::OkStatus());
+      return Finish();
+    case Phase::kFailedPrecondition:
+      queued.call.done(absl::FailedPreconditionError(StateText(state_)));
+      return Finish();
+    case Phase::kAlreadyExists:
+      queued.call.done(absl::AlreadyExistsError("a VM exists already; TeardownVM frees it"));
+      return Finish();
+  }
+  switch (queued.operation) {
+    case Operation::kCreate:
+      return BeginCreate(std::move(queued));
+    case Operation::kResume:
+      return BeginResume(std::move(queued));
+    case Operation::kPause:
+      return BeginPause(std::move(queued));
+    case Operation::kTeardown:
+      return BeginTeardown(std::move(queued));
+    case Operation::kPowerEvent:
+      break;
+  }
+}
+
+void Lifecycle::Work(std::function<absl::Status()> work, std::function<void(absl::Status)> after) {
+  machine_thread_.loop().Post(
+      [this, self = self_, work = std::move(work), after = std::move(after)]() mutable {
+        absl::Status status = work();
+        control_.Post([self, status = std::move(status), after = std::move(after)] {
+          if (*self != nullptr) after(status);
+        });
+      });
+}
+
+void Lifecycle::BeginCreate(Queued queued) {
+  SetLogId(queued.log_id);
+  const uint64_t id = ++machine_id_;
+  struct Building {
+    MachineConfig config;
+    std::unique_ptr<Machine> machine;
+  };
+  auto built = std::make_shared<Building>();
+  built->config = std::move(queued.config);
+  auto observer = [this, self = self_, id](PowerEvent event) {
+    control_.Post([self, id, event] {
+      if (*self != nullptr) (*self)->OnPowerEvent(id, event);
+    });
+  };
+  auto work = [this, built, observer = std::move(observer)]() -> absl::Status {
+    ASSIGN_OR_RETURN(built->machine, factory_(built->config, observer));
+    return absl::OkStatus();
+  };
+  Work(std::move(work), [this, built, call = std::move(queued.call)](const absl::Status& status) {
+    if (!status.ok()) {
+      LogWarning("vm", absl::StrCat("CreateVM failed: ", std::string(status.message())));
+      SetLogId("");
+      call.done(status);
+      return Finish();
+    }
+    machine_ = std::move(built->machine);
+    power_actions_ = built->config.power;
+    if (call.abandoned && call.abandoned()) {
+      LogInfo("vm", "CreateVM's caller is gone or its deadline passed; freeing the VM");
+      return Free([this, call] {
+        call.done(absl::CancelledError("the caller is gone"));
+        Finish();
+      });
+    }
+    state_ = State::kPaused;
+    LogInfo("vm", absl::StrCat("created: ", built->config.processors.count, " vCPUs, ",
+                               built->config.memory.ram_mib, " MiB"));
+    call.done(absl::OkStatus());
+    Finish();
+  });
+}
+
+void Lifecycle::BeginResume(Queued queued) {
+  Work([machine = machine_.get()] { return machine->Resume(); },
+       [this, call = std::move(queued.call)](const absl::Status& status) {
+         if (status.ok() && call.abandoned && call.abandoned()) {
+           return Work([machine = machine_.get()] { return machine->Pause(); },
+                       [this, call](const absl::Status&) {
+                         call.done(absl::CancelledError("the caller is gone"));
+                         Finish();
+                       });
+         }
+         if (status.ok()) {
+           state_ = State::kRunning;
+           LogInfo("vm", "running");
+         }
+         call.done(status);
+         Finish();
+       });
+}
+
+void Lifecycle::BeginPause(Queued queued) {
+  Work([machine = machine_.get()] { return machine->Pause(); },
+       [this, call = std::move(queued.call)](const absl::Status& status) {
+         if (status.ok() && call.abandoned && call.abandoned()) {
+           return Work([machine = machine_.get()] { return machine->Resume(); },
+                       [this, call](const absl::Status&) {
+                         call.done(absl::CancelledError("the caller is gone"));
+                         Finish();
+                       });
+         }
+         if (status.ok()) {
+           state_ = State::kPaused;
+           LogInfo("vm", "paused");
+         }
+         call.done(status);
+         Finish();
+       });
+}
+
+void Lifecycle::BeginTeardown(Queued queued) {
+  Free([this, call = std::move(queued.call)] {
+    call.done(absl::OkStatus());
+    Finish();
+  });
+}
+
+// Frees the machine on the machine thread. There is no VM from the moment it begins to go: what it
+// knew is gone.
+void Lifecycle::Free(std::function<void()> after) {
+  auto machine = std::make_shared<std::unique_ptr<Machine>>(std::move(machine_));
+  Work(
+      [machine] {
+        machine->reset();
+        return absl::OkStatus();
+      },
+      [this, after = std::move(after)](const absl::Status&) {
+        state_ = State::kNoVm;
+        halt_reason_.clear();
+        LogInfo("vm", "freed");
+        SetLogId("");
+        WakeWaiters();
+        after();
+      });
+}
+
+void Lifecycle::OnPowerEvent(uint64_t machine_id, PowerEvent event) {
+  Enqueue({.operation = Operation::kPowerEvent, .power_event = event, .machine_id = machine_id});
+}
+
+void Lifecycle::BeginPowerEvent(const Queued& queued) {
+  if (machine_ == nullptr || queued.machine_id != machine_id_) return Finish();
+  const PowerEvent event = queued.power_event;
+  const bool restart = ActionFor(power_actions_, event) == PowerAction::kRestart;
+  const bool was_running = state_ == State::kRunning;
+  LogInfo("vm", absl::StrCat("the guest's ", HaltReason(event), restart ? " restarts" : " halts",
+                             " the VM"));
+  auto work = [machine = machine_.get(), restart, was_running]() -> absl::Status {
+    RETURN_IF_ERROR(machine->Pause());
+    if (!restart) return absl::OkStatus();
+    RETURN_IF_ERROR(machine->Restart());
+    return was_running ? machine->Resume() : absl::OkStatus();
+  };
+  Work(std::move(work), [this, event, restart](const absl::Status& status) {
+    if (!status.ok()) {
+      LogError("vm", absl::StrCat("the VM can't go on: ", std::string(status.message())));
+    }
+    if (!restart || !status.ok()) Halt(event);
+    Finish();
+  });
+}
+
+void Lifecycle::Halt(PowerEvent event) {
+  state_ = State::kHalted;
+  halt_reason_ = HaltReason(event);
+  WakeWaiters();
+}
+
+uint64_t Lifecycle::Wait(Done done) {
+  if (state_ == State::kNoVm) {
+    done(absl::FailedPreconditionError(StateText(state_)));
+    return 0;
+  }
+  if (state_ == State::kHalted) {
+    done(absl::OkStatus());
+    return 0;
+  }
+  const uint64_t id = next_waiter_++;
+  waiters_.emplace(id, std::move(done));
+  return id;
+}
+
+void Lifecycle::CancelWait(uint64_t id) { waiters_.erase(id); }
+
+void Lifecycle::WakeWaiters() {
+  const auto waiters = std::exchange(waiters_, {});
+  for (const auto& [id, done] : waiters) done(absl::OkStatus());
+}
+
+}  // namespace bothy::vmservice

@@ -1,0 +1,106 @@
+// Lifecycle: which call is legal when, and the order in which calls change the machine.
+//
+// Calls that change the state are queued and done one after another; the slow part of each runs on
+// the machine thread, so the control thread answers other calls meanwhile. The legal phase of every
+// call is one table (kLegality in lifecycle.cc), contract.md's "Lifecycle".
+//
+// Everything here is control thread only, except what Machine's own header says. Callbacks come on
+// the control thread, possibly before the call returns.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "machine/machine.h"
+#include "support/event_loop.h"
+#include "support/status.h"
+
+namespace bothy::vmservice {
+
+enum class State : uint8_t { kNoVm, kPaused, kRunning, kHalted };
+
+class Lifecycle {
+ public:
+  using Done = std::function<void(absl::Status)>;
+  // Whether the caller is gone or its deadline has passed: what it asked for is then undone,
+  // because nobody has been told that it happened. Asked on the control thread just before Done.
+  using Abandoned = std::function<bool()>;
+
+  struct Call {
+    Abandoned abandoned;
+    Done done;
+  };
+
+  // `control` is the loop of the control thread; both outlive the object.
+  Lifecycle(EventLoop& control, machine::MachineFactory factory);
+  // Tears the VM down if there is one; queued calls are answered Cancelled.
+  ~Lifecycle();
+  Lifecycle(const Lifecycle&) = delete;
+  Lifecycle& operator=(const Lifecycle&) = delete;
+
+  void Create(machine::MachineConfig config, std::string log_id, Call call);
+  void Resume(Call call);
+  void Pause(Call call);
+  void Teardown(Call call);
+
+  // Answers when the VM has halted or is freed. The id is for CancelWait; 0 when `done` was called
+  // already.
+  uint64_t Wait(Done done);
+  void CancelWait(uint64_t id);
+
+  [[nodiscard]] State state() const { return state_; }
+  // "power-off", "reset", "triple-fault" or "emulation-failure" while halted, else empty.
+  [[nodiscard]] const std::string& halt_reason() const { return halt_reason_; }
+  // The machine, while there is one that isn't being freed. For Stats.
+  [[nodiscard]] const machine::Machine* machine() const { return machine_.get(); }
+
+ private:
+  enum class Operation : uint8_t { kCreate, kResume, kPause, kTeardown, kPowerEvent };
+  struct Queued {
+    Operation operation = Operation::kTeardown;
+    Call call = {};
+    machine::MachineConfig config = {};  // kCreate
+    std::string log_id = {};             // kCreate
+    chipset::PowerEvent power_event{};   // kPowerEvent
+    uint64_t machine_id = 0;             // kPowerEvent: of which machine
+  };
+
+  void Enqueue(Queued queued);
+  void StartNext();
+  void Begin(Queued queued);
+  void BeginCreate(Queued queued);
+  void BeginResume(Queued queued);
+  void BeginPause(Queued queued);
+  void BeginTeardown(Queued queued);
+  void BeginPowerEvent(const Queued& queued);
+  // Runs `work` on the machine thread, then `after` on the control thread with its status.
+  void Work(std::function<absl::Status()> work, std::function<void(absl::Status)> after);
+  // Ends the operation under way and begins the next.
+  void Finish();
+  void Free(std::function<void()> after);
+  void Halt(chipset::PowerEvent event);
+  void WakeWaiters();
+  void OnPowerEvent(uint64_t machine_id, chipset::PowerEvent event);
+
+  EventLoop& control_;
+  const machine::MachineFactory factory_;
+  State state_ = State::kNoVm;
+  std::string halt_reason_;
+  std::unique_ptr<machine::Machine> machine_;
+  machine::PowerActions power_actions_;
+  uint64_t machine_id_ = 0;
+  std::deque<Queued> queue_;
+  bool busy_ = false;
+  std::map<uint64_t, Done> waiters_;
+  uint64_t next_waiter_ = 1;
+  // Expires when the object does, for posts from other threads that may come after it.
+  std::shared_ptr<Lifecycle*> self_;
+  // Last: its thread ends before what it works on goes.
+  LoopThread machine_thread_;
+};
+
+}  // namespace bothy::vmservice
