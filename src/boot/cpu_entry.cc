@@ -35,7 +35,7 @@ constexpr uint64_t kLargePageBytes = 2 * memory::kMiB;
 constexpr uint64_t kDirectories = 4;  // 1 GiB each
 
 // Intel SDM 3A, figure 3-8; base is 0 for all of ours.
-uint64_t Descriptor(const SegmentState& segment) {
+uint64_t Descriptor(const hypervisor::Segment& segment) {
   const uint64_t limit = segment.granularity_4k ? segment.limit >> 12 : segment.limit;
   constexpr uint64_t kPresent = uint64_t{1} << 47;
   return (limit & 0xFFFF) | uint64_t{segment.type} << 40 | uint64_t{segment.code_or_data} << 44 |
@@ -66,39 +66,40 @@ absl::Status WriteIdentityPageTables(memory::GuestMemory& memory) {
 
 }  // namespace
 
-absl::StatusOr<EntryState> PrepareEntry(EntryMode mode, memory::GuestMemory& memory) {
+absl::StatusOr<hypervisor::EntryRegisters> PrepareEntry(EntryMode mode,
+                                                        memory::GuestMemory& memory) {
   const bool long64 = mode == EntryMode::kLong64;
-  EntryState state;
-  state.mode = mode;
-  state.rsp = kBootStackTop;
-  state.cs = {.selector = kCodeSelector,
-              .limit = UINT32_MAX,
-              .type = kTypeCode,
-              .long_mode = long64,
-              .default_32 = !long64,
-              .granularity_4k = true};
-  state.data = {.selector = kDataSelector,
-                .limit = UINT32_MAX,
-                .type = kTypeData,
-                .default_32 = true,
-                .granularity_4k = true};
-  state.tr = {.selector = kTssSelector, .limit = 0x67, .type = kTypeBusyTss, .code_or_data = false};
-  state.cr0 = kCr0ProtectionEnable | kCr0ExtensionType | kCr0NumericError;
+  hypervisor::EntryRegisters registers;
+  registers.rsp = kBootStackTop;
+  registers.cs = {.selector = kCodeSelector,
+                  .limit = UINT32_MAX,
+                  .type = kTypeCode,
+                  .long_mode = long64,
+                  .default_32 = !long64,
+                  .granularity_4k = true};
+  registers.data = {.selector = kDataSelector,
+                    .limit = UINT32_MAX,
+                    .type = kTypeData,
+                    .default_32 = true,
+                    .granularity_4k = true};
+  registers.tr = {
+      .selector = kTssSelector, .limit = 0x67, .type = kTypeBusyTss, .code_or_data = false};
+  registers.cr0 = kCr0ProtectionEnable | kCr0ExtensionType | kCr0NumericError;
   if (long64) {
-    state.cr0 |= kCr0Paging;
-    state.cr3 = kPageTables;
-    state.cr4 = kCr4PhysicalAddressExtension;
-    state.efer = kEferLongModeEnable | kEferLongModeActive;
+    registers.cr0 |= kCr0Paging;
+    registers.cr3 = kPageTables;
+    registers.cr4 = kCr4PhysicalAddressExtension;
+    registers.efer = kEferLongModeEnable | kEferLongModeActive;
     RETURN_IF_ERROR(WriteIdentityPageTables(memory));
   }
 
   // The TSS descriptor takes two slots in 64-bit mode; the upper one is its base's upper half.
   const std::array<uint64_t, 6> gdt = {
-      0, 0, Descriptor(state.cs), Descriptor(state.data), Descriptor(state.tr), 0};
+      0, 0, Descriptor(registers.cs), Descriptor(registers.data), Descriptor(registers.tr), 0};
   RETURN_IF_ERROR(WriteWords(memory, kGdtBase, gdt));
-  state.gdt_base = kGdtBase;
-  state.gdt_limit = sizeof gdt - 1;
-  return state;
+  registers.gdt_base = kGdtBase;
+  registers.gdt_limit = sizeof gdt - 1;
+  return registers;
 }
 
 }  // namespace bothy::boot

@@ -250,8 +250,8 @@ absl::StatusOr<uint64_t> KernelImage::PlaceInitrd(uint64_t initrd_bytes, const A
   return *gpa;
 }
 
-absl::StatusOr<EntryState> KernelImage::Load(const LoadRequest& request,
-                                             GuestMemory& memory) const {
+absl::StatusOr<hypervisor::EntryRegisters> KernelImage::Load(const LoadRequest& request,
+                                                             GuestMemory& memory) const {
   RETURN_IF_ERROR(Check(request, memory.layout()));
   auto placement = LoadKernel(request.unpack, memory);
   if (!placement.ok()) {
@@ -279,8 +279,8 @@ absl::StatusOr<EntryState> KernelImage::Load(const LoadRequest& request,
   RETURN_IF_ERROR(memory.Write(kCommandLine, command_line));
 
   const std::vector<MemoryMapEntry> map = BuildMemoryMap(memory.layout());
-  ASSIGN_OR_RETURN(EntryState state, PrepareEntry(placement->mode, memory));
-  state.rip = placement->entry;
+  ASSIGN_OR_RETURN(hypervisor::EntryRegisters registers, PrepareEntry(placement->mode, memory));
+  registers.rip = placement->entry;
   if (placement->mode == EntryMode::kProtected32) {
     RETURN_IF_ERROR(WritePvhStartInfo({.memory_map = map,
                                        .command_line_gpa = kCommandLine,
@@ -288,7 +288,7 @@ absl::StatusOr<EntryState> KernelImage::Load(const LoadRequest& request,
                                        .initrd_bytes = initrd_bytes,
                                        .rsdp_gpa = request.rsdp_gpa},
                                       memory));
-    state.rbx = kPvhStartInfo;
+    registers.rbx = kPvhStartInfo;
   } else {
     RETURN_IF_ERROR(memory.WriteObject(
         kZeroPage, BuildZeroPage({.header = bzimage_ ? bzimage_->header : setup_header{},
@@ -297,9 +297,9 @@ absl::StatusOr<EntryState> KernelImage::Load(const LoadRequest& request,
                                   .initrd_gpa = initrd_gpa,
                                   .initrd_bytes = initrd_bytes,
                                   .rsdp_gpa = request.rsdp_gpa})));
-    state.rsi = kZeroPage;
+    registers.rsi = kZeroPage;
   }
-  return state;
+  return registers;
 }
 
 }  // namespace bothy::boot

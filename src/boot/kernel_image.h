@@ -3,10 +3,10 @@
 // Two steps, so that a bad file is refused before anything of the host is touched and the slow part
 // can overlap other set-up:
 //
-//   ASSIGN_OR_RETURN(KernelImage kernel, KernelImage::Open(path));       // headers only
+//   ASSIGN_OR_RETURN(KernelImage kernel, KernelImage::Open(path));        // headers only
 //   LoadRequest request{.command_line = "console=ttyS0", .rsdp_gpa = rsdp};
-//   RETURN_IF_ERROR(kernel.Check(request, layout));                      // arithmetic only
-//   ASSIGN_OR_RETURN(EntryState state, kernel.Load(request, memory));    // unpacks into guest RAM
+//   RETURN_IF_ERROR(kernel.Check(request, layout));                       // arithmetic only
+//   ASSIGN_OR_RETURN(auto registers, kernel.Load(request, memory));       // fills guest RAM
 //
 // Load can be called again after a machine reset. It keeps nothing: what a decoder needs is freed
 // when it returns. A bzImage's payload is unpacked on the host straight to where its ELF segments
@@ -31,6 +31,7 @@
 #include "boot/bzimage.h"
 #include "boot/cpu_entry.h"
 #include "boot/elf_image.h"
+#include "hypervisor/vm.h"
 #include "memory/guest_memory.h"
 #include "memory/layout.h"
 #include "support/status.h"
@@ -69,10 +70,12 @@ class KernelImage {
   // it again.
   [[nodiscard]] absl::Status Check(const LoadRequest& request, const memory::Layout& layout) const;
 
-  // Puts kernel, initrd, command line and boot data into `memory`, which reads as zero where the
+  // Puts kernel, initrd, command line and boot data into `memory` and returns what the boot CPU
+  // starts with, for Vcpu::SetEntry. `memory` reads as zero where the
   // guest hasn't been yet (new, or after DiscardAll): zeroes aren't written. `memory` is in an
   // unspecified state after an error.
-  absl::StatusOr<EntryState> Load(const LoadRequest& request, memory::GuestMemory& memory) const;
+  absl::StatusOr<hypervisor::EntryRegisters> Load(const LoadRequest& request,
+                                                  memory::GuestMemory& memory) const;
 
   [[nodiscard]] bool is_bzimage() const { return bzimage_.has_value(); }
   // How long a command line this kernel keeps, in bytes without the NUL.
