@@ -1,0 +1,201 @@
+#include "chipset/serial/unix_socket.h"
+
+#include <fcntl.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "support/check.h"
+
+namespace bothy::chipset {
+namespace {
+
+static_assert(sizeof(sockaddr_un::sun_path) == kMaxSocketPath + 1);
+
+// Clients that wait while another one is served.
+constexpr int kBacklog = 16;
+
+sockaddr_un AddressOf(const std::string& path) {
+  CHECK(path.size() <= kMaxSocketPath);
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  std::memcpy(address.sun_path, path.data(), path.size());
+  return address;
+}
+
+absl::StatusOr<UniqueFd> NewSocket() {
+  UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (!fd) return ErrnoStatus(errno, "socket");
+  return fd;
+}
+
+std::string RandomName() {
+  uint64_t random = 0;
+  CHECK(::getrandom(&random, sizeof random, 0) == sizeof random);
+  return absl::StrCat(".bothy-", absl::Hex(random, absl::kZeroPad16));
+}
+
+// Removes a name in a folder unless told to keep it.
+class ScopedName {
+ public:
+  ScopedName(int directory, std::string name) : directory_(directory), name_(std::move(name)) {}
+  ScopedName(const ScopedName&) = delete;
+  ScopedName& operator=(const ScopedName&) = delete;
+  ~ScopedName() { ::unlinkat(directory_, name_.c_str(), 0); }
+
+ private:
+  const int directory_;
+  const std::string name_;
+};
+
+}  // namespace
+
+absl::Status ValidateSocketPath(const std::string& path) {
+  if (path.empty()) return absl::InvalidArgumentError("empty socket path");
+  if (path.find('\0') != std::string::npos) {
+    return absl::InvalidArgumentError("socket path with a NUL byte inside");
+  }
+  if (path.size() > kMaxSocketPath) {
+    return absl::InvalidArgumentError(absl::StrCat("a socket path of ", path.size(),
+                                                   " bytes; Unix sockets allow ", kMaxSocketPath));
+  }
+  if (path.back() == '/') {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": a socket path can't end in a slash"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<UniqueFd> ConnectUnixSocket(const std::string& path) {
+  RETURN_IF_ERROR(ValidateSocketPath(path));
+  ASSIGN_OR_RETURN(UniqueFd fd, NewSocket());
+  const sockaddr_un address = AddressOf(path);
+  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0) {
+    return fd;
+  }
+  switch (errno) {
+    case ECONNREFUSED:
+      return absl::FailedPreconditionError(absl::StrCat("connect ", path, ": nobody listens"));
+    case EPROTOTYPE:
+      return absl::FailedPreconditionError(absl::StrCat("connect ", path, ": not a stream socket"));
+    case EAGAIN:
+      return absl::UnavailableError(
+          absl::StrCat("connect ", path, ": too many connections wait there"));
+    default:
+      return ErrnoStatus(errno, absl::StrCat("connect ", path));
+  }
+}
+
+absl::StatusOr<UnixListener> UnixListener::Create(const std::string& path) {
+  RETURN_IF_ERROR(ValidateSocketPath(path));
+  const size_t slash = path.rfind('/');
+  // With its slash; empty: the working folder.
+  const std::string folder = slash == std::string::npos ? "" : path.substr(0, slash + 1);
+
+  UnixListener listener;
+  listener.name_ = slash == std::string::npos ? path : path.substr(slash + 1);
+  listener.directory_.Reset(
+      ::open(folder.empty() ? "." : folder.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!listener.directory_) return ErrnoStatus(errno, absl::StrCat("open ", folder));
+  const int directory = listener.directory_.get();
+
+  // Whatever goes wrong from here, the path isn't ours to remove until it is linked.
+  const auto fail = [&listener](absl::Status status) {
+    listener.directory_.Reset();
+    return status;
+  };
+
+  struct stat stale;
+  bool is_stale = false;
+  if (::fstatat(directory, listener.name_.c_str(), &stale, AT_SYMLINK_NOFOLLOW) == 0) {
+    if (!S_ISSOCK(stale.st_mode)) {
+      return fail(absl::AlreadyExistsError(absl::StrCat(path, " exists and isn't a socket")));
+    }
+    absl::StatusOr<UniqueFd> peer = ConnectUnixSocket(path);
+    if (peer.ok() || absl::IsUnavailable(peer.status())) {
+      return fail(absl::AbortedError(absl::StrCat("somebody else listens on ", path)));
+    }
+    if (!absl::IsFailedPrecondition(peer.status())) return fail(peer.status());
+    is_stale = true;
+  } else if (errno != ENOENT) {
+    return fail(ErrnoStatus(errno, absl::StrCat("stat ", path)));
+  }
+
+  absl::StatusOr<UniqueFd> socket = NewSocket();
+  if (!socket.ok()) return fail(socket.status());
+  listener.socket_ = std::move(socket).value();
+  // bind(2) gives the file the mode of the socket, less the umask.
+  if (::fchmod(listener.socket_.get(), 0600) != 0) {
+    return fail(ErrnoStatus(errno, "fchmod of a socket"));
+  }
+  const std::string first_name = RandomName();
+  std::string first_path = folder + first_name;
+  if (first_path.size() > kMaxSocketPath) {
+    first_path = absl::StrCat("/proc/self/fd/", directory, "/", first_name);
+  }
+  const sockaddr_un address = AddressOf(first_path);
+  if (::bind(listener.socket_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) !=
+      0) {
+    return fail(ErrnoStatus(errno, absl::StrCat("bind a socket beside ", path)));
+  }
+  const ScopedName remove_first(directory, first_name);
+  struct stat bound;
+  if (::listen(listener.socket_.get(), kBacklog) != 0 ||
+      ::fstatat(directory, first_name.c_str(), &bound, AT_SYMLINK_NOFOLLOW) != 0) {
+    return fail(ErrnoStatus(errno, absl::StrCat("listen on ", path)));
+  }
+
+  struct stat now;
+  if (is_stale && ::fstatat(directory, listener.name_.c_str(), &now, AT_SYMLINK_NOFOLLOW) == 0 &&
+      now.st_dev == stale.st_dev && now.st_ino == stale.st_ino &&
+      ::unlinkat(directory, listener.name_.c_str(), 0) != 0) {
+    return fail(ErrnoStatus(errno, absl::StrCat("remove the stale socket ", path)));
+  }
+  // Fails where the name exists, so of two servers that get here one wins.
+  if (::linkat(directory, first_name.c_str(), directory, listener.name_.c_str(), 0) != 0) {
+    if (errno == EEXIST) {
+      return fail(absl::AbortedError(absl::StrCat("somebody else binds ", path)));
+    }
+    return fail(ErrnoStatus(errno, absl::StrCat("bind ", path)));
+  }
+  listener.device_ = bound.st_dev;
+  listener.inode_ = bound.st_ino;
+  return listener;
+}
+
+UnixListener::UnixListener(UnixListener&& other) noexcept
+    : socket_(std::move(other.socket_)),
+      directory_(std::move(other.directory_)),
+      name_(std::move(other.name_)),
+      device_(other.device_),
+      inode_(other.inode_) {}
+
+UnixListener& UnixListener::operator=(UnixListener&& other) noexcept {
+  if (this != &other) {
+    RemovePath();
+    socket_ = std::move(other.socket_);
+    directory_ = std::move(other.directory_);
+    name_ = std::move(other.name_);
+    device_ = other.device_;
+    inode_ = other.inode_;
+  }
+  return *this;
+}
+
+void UnixListener::RemovePath() {
+  if (!directory_) return;
+  struct stat now;
+  if (::fstatat(directory_.get(), name_.c_str(), &now, AT_SYMLINK_NOFOLLOW) == 0 &&
+      now.st_dev == device_ && now.st_ino == inode_) {
+    ::unlinkat(directory_.get(), name_.c_str(), 0);
+  }
+  directory_.Reset();
+}
+
+}  // namespace bothy::chipset
