@@ -126,8 +126,9 @@ void AcpiPm::Update() {
   if (watch == carry_timer_set_) return;
   carry_timer_set_ = watch;
   if (watch) {
-    const uint64_t ticks_left = ((state_.timer_carries + 1) << kCarryShift) - Ticks();
-    carry_timer_.Set(ticks_left * kNsPerSecond / kPmTimerHz + 1);
+    const uint64_t carry = (state_.timer_carries + 1) << kCarryShift;
+    const uint64_t now = Ticks();
+    carry_timer_.Set(now < carry ? (carry - now) * kNsPerSecond / kPmTimerHz + 1 : 0);
   } else {
     carry_timer_.Cancel();
   }

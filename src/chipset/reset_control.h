@@ -7,21 +7,26 @@
 #include <atomic>
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 #include "chipset/bus.h"
 #include "chipset/power.h"
+#include "support/state_unit.h"
 
 namespace bothy::chipset {
 
 // RST_CNT at kResetControlPort, one byte, which is also the FADT's RESET_REG. Bit 2 going from 0 to
 // 1 resets; bits 1 and 3 (hard, full) are stored, and any reset is a full one. Thread-safe.
-class ResetControl : public IoDevice {
+class ResetControl : public IoDevice, public StateUnit {
  public:
   explicit ResetControl(PowerSink& power) : power_(power) {}
   void Read(uint64_t offset, std::span<uint8_t> data) override;
   void Write(uint64_t offset, std::span<const uint8_t> data) override;
-  // Back to the value after power-on; while vCPUs are stopped.
-  void Reset() { value_ = 0; }
+
+  [[nodiscard]] std::string_view name() const override { return "reset-control"; }
+  void Start() override {}
+  void Stop() override {}
+  void Reset() override { value_ = 0; }
 
  private:
   PowerSink& power_;
