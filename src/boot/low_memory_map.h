@@ -8,7 +8,7 @@
 //   0x20000  command line, up to 64 KiB with its NUL
 //   0x9FC00  extended BIOS data area: reserved, nothing there
 //   0xA0000  VGA hole: no memory as far as the guest is told
-//   0xE0000  ACPI tables up to 1 MiB: reserved, never handed out
+//   0xE0000  ACPI tables (acpi::kTableArea) up to 1 MiB: reserved
 //
 // Everything below 0x9FC00 is ordinary RAM in the memory map: kernels copy what they want to keep.
 #pragma once
@@ -26,8 +26,6 @@ inline constexpr uint64_t kCommandLine = 0x2'0000;
 inline constexpr uint64_t kCommandLineCapacity = 0x1'0000;  // bytes, the final NUL included
 inline constexpr uint64_t kEbdaBase = 0x9'FC00;
 inline constexpr uint64_t kVgaHoleBase = 0xA'0000;
-inline constexpr uint64_t kAcpiBase = 0xE'0000;
-inline constexpr uint64_t kAcpiSize = 0x2'0000;
 // Kernels and initrds lie at or above this.
 inline constexpr uint64_t kHighLoadBase = 0x10'0000;
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "acpi/tables.h"
 #include "boot/low_memory_map.h"
 
 namespace bothy::boot {
@@ -10,7 +11,7 @@ std::vector<MemoryMapEntry> BuildMemoryMap(const memory::Layout& layout) {
   std::vector<MemoryMapEntry> map = {
       {{0, kEbdaBase}, MemoryType::kRam},
       {{kEbdaBase, kVgaHoleBase - kEbdaBase}, MemoryType::kReserved},
-      {{kAcpiBase, kAcpiSize}, MemoryType::kReserved},
+      {acpi::kTableArea, MemoryType::kReserved},
   };
   for (const memory::RamRange& ram : layout.ram) {
     const uint64_t base = std::max(ram.guest.base, kHighLoadBase);
