@@ -177,7 +177,6 @@ void Rtc::WriteHeld(uint8_t index, uint8_t value) {
     StoreTime(now.seconds);
     state_.held_ns = now.ns;
   }
-  const bool divider_was_reset = (state_.cmos[kRegisterA] & kDividerResetMask) == kDividerResetMask;
   if (index == kRegisterA) {
     state_.cmos[kRegisterA] = value & ~kUpdateInProgress;
   } else if (index == kRegisterB) {
@@ -191,7 +190,7 @@ void Rtc::WriteHeld(uint8_t index, uint8_t value) {
   }
   const bool wrote_time = IsTimeRegister(index);
   // A change of format alone must not reinterpret a time that runs.
-  if (!Held() && (was_held || divider_was_reset || wrote_time)) {
+  if (!Held() && (was_held || wrote_time)) {
     SetNow({.seconds = LoadTime(), .ns = state_.held_ns});
   }
 }
@@ -376,6 +375,7 @@ void Rtc::SetTimer() {
 
 void Rtc::OnTimer() {
   std::lock_guard lock(mutex_);
+  timer_set_ = false;
   if (!running_) return;
   CountTime();
   Update();
@@ -397,8 +397,12 @@ void Rtc::Stop() {
 void Rtc::Reset() {
   std::lock_guard lock(mutex_);
   state_.index = 0;
-  state_.cmos[kRegisterB] &= ~(kInterrupts | kSquareWave);
+  // Firmware starts a clock that the last guest left held; where there is no firmware this does.
+  const bool was_held = Held();
+  state_.cmos[kRegisterA] = kRegisterADefault;
+  state_.cmos[kRegisterB] &= ~(kSet | kInterrupts | kSquareWave);
   state_.cmos[kRegisterC] = 0;
+  if (was_held) SetNow({.seconds = LoadTime(), .ns = state_.held_ns});
   CountFromNow();
   Update();
 }

@@ -64,7 +64,7 @@ class Rtc : public IoDevice, public StateUnit {
   [[nodiscard]] std::string_view name() const override { return "rtc"; }
   void Start() override;
   void Stop() override;
-  // What the RESET pin does: interrupts off; time and RAM stay.
+  // Interrupts off, registers A and B ready for use; time and RAM stay.
   void Reset() override;
 
   [[nodiscard]] RtcState State() const;
