@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "hypervisor/kvm/cpuid.h"
+#include "hypervisor/kvm/flexible_arrays.h"
 #include "hypervisor/kvm/ioctl.h"
 #include "hypervisor/kvm/kvm_vcpu.h"
 #include "memory/layout.h"
@@ -205,12 +206,10 @@ class Kvm final : public Hypervisor {
   }
 
   absl::Status ReadCpuid() {
-    for (uint32_t capacity = 64; capacity <= 1024; capacity *= 2) {
-      std::vector<uint8_t> buffer(sizeof(kvm_cpuid2) + capacity * sizeof(kvm_cpuid_entry2));
-      auto* cpuid = reinterpret_cast<kvm_cpuid2*>(buffer.data());
-      cpuid->nent = capacity;
-      if (::ioctl(fd_.get(), KVM_GET_SUPPORTED_CPUID, cpuid) == 0) {
-        host_.cpuid.assign(cpuid->entries, cpuid->entries + cpuid->nent);
+    for (size_t capacity = 128; capacity <= 1024; capacity *= 2) {
+      CountedArray<kvm_cpuid_entry2> cpuid(capacity);
+      if (::ioctl(fd_.get(), kGetSupportedCpuid, cpuid.data()) == 0) {
+        host_.cpuid = cpuid.Entries();
         return absl::OkStatus();
       }
       if (errno != E2BIG) return ErrnoStatus(errno, "KVM_GET_SUPPORTED_CPUID");

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "hypervisor/kvm/flexible_arrays.h"
 #include "hypervisor/kvm/ioctl.h"
 #include "support/check.h"
 #include "support/log.h"
@@ -75,23 +76,18 @@ absl::StatusOr<std::unique_ptr<KvmVcpu>> KvmVcpu::Create(int vm_fd, const Option
                                                 MAP_SHARED, fd.get(), 0, "mapping a vCPU"));
   auto vcpu = std::unique_ptr<KvmVcpu>(new KvmVcpu(options.index, std::move(fd), std::move(run)));
 
-  const auto& table = *options.cpuid;
-  std::vector<uint8_t> buffer(sizeof(kvm_cpuid2) + table.size() * sizeof(kvm_cpuid_entry2));
-  auto* cpuid = reinterpret_cast<kvm_cpuid2*>(buffer.data());
-  cpuid->nent = static_cast<uint32_t>(table.size());
-  std::memcpy(cpuid->entries, table.data(), table.size() * sizeof(kvm_cpuid_entry2));
-  RETURN_IF_ERROR(Ioctl(vcpu->fd_.get(), KVM_SET_CPUID2, cpuid, "setting CPUID"));
+  CountedArray<kvm_cpuid_entry2> cpuid(std::span<const kvm_cpuid_entry2>(*options.cpuid));
+  RETURN_IF_ERROR(Ioctl(vcpu->fd_.get(), kSetCpuid2, cpuid.data(), "setting CPUID"));
 
   // Firmware would have enabled MTRRs with write-back as the default type on every CPU; MMIO is
   // uncached through the guest's own page tables.
-  alignas(kvm_msrs) uint8_t msr_buffer[sizeof(kvm_msrs) + 2 * sizeof(kvm_msr_entry)] = {};
-  auto* msrs = reinterpret_cast<kvm_msrs*>(msr_buffer);
-  msrs->nmsrs = 2;
-  msrs->entries[0].index = kMsrMtrrDefType;
-  msrs->entries[0].data = kMtrrEnabledWriteBack;
-  msrs->entries[1].index = kMsrMiscEnable;
-  msrs->entries[1].data = kMiscEnableFastString;
-  RETURN_IF_ERROR(Ioctl(vcpu->fd_.get(), KVM_SET_MSRS, msrs, "setting MSRs"));
+  kvm_msr_entry entries[2] = {};
+  entries[0].index = kMsrMtrrDefType;
+  entries[0].data = kMtrrEnabledWriteBack;
+  entries[1].index = kMsrMiscEnable;
+  entries[1].data = kMiscEnableFastString;
+  CountedArray<kvm_msr_entry> msrs{std::span<const kvm_msr_entry>(entries)};
+  RETURN_IF_ERROR(Ioctl(vcpu->fd_.get(), kSetMsrs, msrs.data(), "setting MSRs"));
   return vcpu;
 }
 
@@ -250,12 +246,11 @@ absl::Status KvmVcpu::CapturePowerOnState() {
       0x4B564D02,      0x4B564D03, 0x4B564D04,  // async page faults, steal time, end of interrupt
   };
   for (const uint32_t index : kMsrs) {
-    alignas(kvm_msrs) uint8_t buffer[sizeof(kvm_msrs) + sizeof(kvm_msr_entry)] = {};
-    auto* msrs = reinterpret_cast<kvm_msrs*>(buffer);
-    msrs->nmsrs = 1;
-    msrs->entries[0].index = index;
+    kvm_msr_entry entry{};
+    entry.index = index;
+    CountedArray<kvm_msr_entry> msrs{std::span<const kvm_msr_entry>(&entry, 1)};
     // Those this host doesn't have are no part of its guests' state.
-    if (::ioctl(fd, KVM_GET_MSRS, msrs) == 1) state->msrs.push_back(msrs->entries[0]);
+    if (::ioctl(fd, kGetMsrs, msrs.data()) == 1) state->msrs.push_back(msrs.Entries()[0]);
   }
   power_on_ = std::move(state);
   return absl::OkStatus();
@@ -280,12 +275,9 @@ absl::Status KvmVcpu::RestorePowerOnState() {
   RETURN_IF_ERROR(Ioctl(fd, KVM_SET_LAPIC, &power_on_->lapic, "setting the local APIC"));
   RETURN_IF_ERROR(Ioctl(fd, KVM_SET_VCPU_EVENTS, &power_on_->events, "setting pending events"));
   for (const kvm_msr_entry& entry : power_on_->msrs) {
-    alignas(kvm_msrs) uint8_t buffer[sizeof(kvm_msrs) + sizeof(kvm_msr_entry)] = {};
-    auto* msrs = reinterpret_cast<kvm_msrs*>(buffer);
-    msrs->nmsrs = 1;
-    msrs->entries[0] = entry;
+    CountedArray<kvm_msr_entry> msrs{std::span<const kvm_msr_entry>(&entry, 1)};
     RETURN_IF_ERROR(
-        Ioctl(fd, KVM_SET_MSRS, msrs, absl::StrFormat("setting MSR 0x%x", entry.index)));
+        Ioctl(fd, kSetMsrs, msrs.data(), absl::StrFormat("setting MSR 0x%x", entry.index)));
   }
   return absl::OkStatus();
 }

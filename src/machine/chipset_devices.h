@@ -1,0 +1,64 @@
+// ChipsetDevices: the fixed devices of a machine and the buses they answer on.
+//
+// Built before the vCPUs, destroyed after them. Everything that a vCPU's port or MMIO access can
+// reach hangs off the two buses here.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <vector>
+
+#include "chipset/bus.h"
+#include "chipset/guest_clock.h"
+#include "chipset/power.h"
+#include "chipset/serial/serial_relay.h"
+#include "chipset/serial/uart16550.h"
+#include "chipset/shared_irq_line.h"
+#include "hypervisor/vm.h"
+#include "machine/config.h"
+#include "support/event_loop.h"
+#include "support/state_unit.h"
+
+namespace bothy::machine {
+
+class ChipsetDevices final : public hypervisor::ExitHandler {
+ public:
+  // Errors name the field ("serial_config.ports[0].socket_path: ..."). Sockets are bound when this
+  // returns and removed by the destructor. `vm`, `control` and `power` must outlive the object.
+  static absl::StatusOr<std::unique_ptr<ChipsetDevices>> Create(const MachineConfig& config,
+                                                                hypervisor::Vm& vm,
+                                                                EventLoop& control,
+                                                                chipset::PowerSink& power);
+
+  void PortRead(uint16_t port, std::span<uint8_t> data) override { ports_.Read(port, data); }
+  void PortWrite(uint16_t port, std::span<const uint8_t> data) override {
+    ports_.Write(port, data);
+  }
+  void MmioRead(uint64_t address, std::span<uint8_t> data) override { mmio_.Read(address, data); }
+  void MmioWrite(uint64_t address, std::span<const uint8_t> data) override {
+    mmio_.Write(address, data);
+  }
+
+  [[nodiscard]] chipset::GuestClock& clock() { return clock_; }
+  // In the order they start.
+  [[nodiscard]] const std::vector<StateUnit*>& units() const { return units_; }
+
+ private:
+  ChipsetDevices() = default;
+  absl::Status AddSerialPorts(const MachineConfig& config, EventLoop& control);
+
+  struct SerialPort {
+    std::unique_ptr<chipset::SerialRelay> relay;
+    std::unique_ptr<chipset::Uart16550> uart;  // after the relay it is attached to
+  };
+
+  chipset::IoBus ports_;
+  chipset::IoBus mmio_;
+  chipset::GuestClock clock_;
+  std::unique_ptr<chipset::SharedIrqLine> irq3_;
+  std::unique_ptr<chipset::SharedIrqLine> irq4_;
+  std::vector<SerialPort> serial_ports_;
+  std::vector<StateUnit*> units_;
+};
+
+}  // namespace bothy::machine

@@ -1,0 +1,241 @@
+#include "machine/pc_machine.h"
+
+#include <atomic>
+#include <future>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "boot/kernel_image.h"
+#include "hypervisor/kvm/kvm.h"
+#include "machine/chipset_devices.h"
+#include "machine/processors.h"
+#include "memory/guest_memory.h"
+#include "support/check.h"
+#include "support/log.h"
+
+namespace bothy::machine {
+namespace {
+
+using chipset::PowerEvent;
+using hypervisor::RunResult;
+using memory::GuestMemory;
+using memory::kMiB;
+
+bool MayRestart(const PowerActions& actions) {
+  return actions.shutdown == PowerAction::kRestart || actions.reset == PowerAction::kRestart ||
+         actions.crash == PowerAction::kRestart;
+}
+
+class PcMachine final : public Machine, private chipset::PowerSink {
+ public:
+  static absl::StatusOr<std::unique_ptr<Machine>> Create(
+      std::shared_ptr<hypervisor::Hypervisor> hypervisor, EventLoop& control,
+      const MachineConfig& config, PowerObserver observer);
+  ~PcMachine() override;
+
+  absl::Status Resume() override;
+  absl::Status Pause() override;
+  absl::Status Restart() override;
+  [[nodiscard]] MachineStats Stats() const override;
+
+ private:
+  PcMachine(std::shared_ptr<hypervisor::Hypervisor> hypervisor, const MachineConfig& config,
+            PowerObserver observer)
+      : hypervisor_(std::move(hypervisor)), config_(config), observer_(std::move(observer)) {}
+
+  absl::Status OpenBootFiles(const memory::Layout& layout);
+  absl::Status BuildHardware(EventLoop& control);
+  absl::StatusOr<hypervisor::EntryRegisters> LoadBootFiles();
+  [[nodiscard]] boot::LoadRequest BootRequest() const;
+  void OnPowerEvent(PowerEvent event) override;
+
+  const std::shared_ptr<hypervisor::Hypervisor> hypervisor_;
+  const MachineConfig config_;
+  const PowerObserver observer_;
+  // Set by the first power event of a run; until the next Restart no vCPU runs again.
+  std::atomic<bool> power_event_{false};
+  bool running_ = false;
+  std::optional<boot::KernelImage> kernel_;
+  std::optional<boot::Initrd> initrd_;
+  uint64_t rsdp_gpa_ = 0;
+  // Destroyed from the last to the first: vCPUs, devices, VM, memory.
+  std::unique_ptr<GuestMemory> memory_;
+  std::unique_ptr<hypervisor::Vm> vm_;
+  std::unique_ptr<ChipsetDevices> chipset_;
+  std::unique_ptr<Processors> processors_;
+};
+
+absl::StatusOr<std::unique_ptr<Machine>> PcMachine::Create(
+    std::shared_ptr<hypervisor::Hypervisor> hypervisor, EventLoop& control,
+    const MachineConfig& config, PowerObserver observer) {
+  const hypervisor::HostLimits& limits = hypervisor->limits();
+  if (config.processors.count > limits.max_vcpus) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("processor_config.processor_count: ", config.processors.count,
+                     " is out of range 0..", limits.max_vcpus));
+  }
+  absl::StatusOr<memory::Layout> layout =
+      memory::ComputeLayout({.ram_bytes = config.memory.ram_mib * kMiB,
+                             .low_mmio_gap_bytes = config.memory.low_mmio_gap_mib * kMiB,
+                             .high_mmio_base_bytes = config.memory.high_mmio_base_mib * kMiB,
+                             .high_mmio_gap_bytes = config.memory.high_mmio_gap_mib * kMiB,
+                             .physical_address_bits = limits.physical_address_bits});
+  if (!layout.ok()) {
+    return absl::Status(layout.status().code(),
+                        absl::StrCat("memory_config.", std::string(layout.status().message())));
+  }
+  auto machine =
+      std::unique_ptr<PcMachine>(new PcMachine(std::move(hypervisor), config, std::move(observer)));
+  RETURN_IF_ERROR(machine->OpenBootFiles(*layout));
+  absl::StatusOr<std::unique_ptr<GuestMemory>> memory = GuestMemory::Create(
+      {.layout = *layout, .populate_and_lock = !config.memory.allow_overcommit});
+  if (!memory.ok()) {
+    return absl::Status(memory.status().code(),
+                        absl::StrCat("memory_config.", std::string(memory.status().message())));
+  }
+  machine->memory_ = std::move(memory).value();
+
+  // Unpacking a kernel takes longer than all the rest: it has a thread of its own, beside the
+  // hypervisor's set-up.
+  std::future<absl::StatusOr<hypervisor::EntryRegisters>> loading =
+      std::async(std::launch::async, [raw = machine.get()] {
+        SetThreadName("boot-load");
+        return raw->LoadBootFiles();
+      });
+  const absl::Status built = machine->BuildHardware(control);
+  const absl::StatusOr<hypervisor::EntryRegisters> entry = loading.get();
+  RETURN_IF_ERROR(built);
+  RETURN_IF_ERROR(entry.status());
+  RETURN_IF_ERROR(machine->processors_->vcpu(0).SetEntry(*entry));
+  return machine;
+}
+
+PcMachine::~PcMachine() {
+  if (running_) {
+    const absl::Status status = Pause();
+    if (!status.ok()) LogError("machine", std::string(status.message()));
+  }
+}
+
+absl::Status PcMachine::OpenBootFiles(const memory::Layout& layout) {
+  ASSIGN_OR_RETURN(kernel_, boot::KernelImage::Open(config_.direct_boot.kernel_path));
+  if (!config_.direct_boot.initrd_path.empty()) {
+    ASSIGN_OR_RETURN(initrd_, boot::Initrd::Open(config_.direct_boot.initrd_path));
+  }
+  return kernel_->Check(BootRequest(), layout);
+}
+
+boot::LoadRequest PcMachine::BootRequest() const {
+  return {.initrd = initrd_.has_value() ? &*initrd_ : nullptr,
+          .command_line = config_.direct_boot.command_line,
+          .rsdp_gpa = rsdp_gpa_,
+          .unpack = config_.direct_boot.guest_unpacks ? boot::Unpack::kGuest : boot::Unpack::kHost};
+}
+
+absl::StatusOr<hypervisor::EntryRegisters> PcMachine::LoadBootFiles() {
+  return kernel_->Load(BootRequest(), *memory_);
+}
+
+absl::Status PcMachine::BuildHardware(EventLoop& control) {
+  ASSIGN_OR_RETURN(vm_, hypervisor_->CreateVm());
+  for (const memory::RamRange& range : memory_->layout().ram) {
+    ASSIGN_OR_RETURN(const std::span<uint8_t> host,
+                     memory_->HostRange(range.guest.base, range.guest.size));
+    RETURN_IF_ERROR(vm_->MapRam(range.guest.base, host));
+  }
+  ASSIGN_OR_RETURN(chipset_, ChipsetDevices::Create(config_, *vm_, control, *this));
+  std::vector<std::unique_ptr<hypervisor::Vcpu>> vcpus;
+  for (uint32_t i = 0; i < config_.processors.count; ++i) {
+    ASSIGN_OR_RETURN(vcpus.emplace_back(), vm_->CreateVcpu(i, config_.processors.count));
+  }
+  if (MayRestart(config_.power)) {
+    RETURN_IF_ERROR(vm_->CapturePowerOnState());
+    for (const auto& vcpu : vcpus) RETURN_IF_ERROR(vcpu->CapturePowerOnState());
+  }
+  ASSIGN_OR_RETURN(processors_,
+                   Processors::Create(std::move(vcpus), *chipset_, [this](RunResult result) {
+                     switch (result) {
+                       case RunResult::kTripleFault:
+                         return OnPowerEvent(PowerEvent::kTripleFault);
+                       case RunResult::kReset:
+                         return OnPowerEvent(PowerEvent::kReset);
+                       case RunResult::kEmulationFailure:
+                         return OnPowerEvent(PowerEvent::kEmulationFailure);
+                       case RunResult::kKicked:
+                         break;
+                     }
+                   }));
+  return absl::OkStatus();
+}
+
+void PcMachine::OnPowerEvent(PowerEvent event) {
+  if (power_event_.exchange(true)) return;
+  processors_->RequestStop();
+  observer_(event);
+}
+
+absl::Status PcMachine::Resume() {
+  CHECK(!running_);
+  // The guest did it while it was being paused; vmservice/ hears of it and takes it from there.
+  if (power_event_) return absl::OkStatus();
+  RETURN_IF_ERROR(vm_->StartClocks());
+  chipset_->clock().Start();
+  for (StateUnit* unit : chipset_->units()) unit->Start();
+  running_ = true;
+  processors_->Start();
+  return absl::OkStatus();
+}
+
+absl::Status PcMachine::Pause() {
+  if (!running_) return absl::OkStatus();
+  processors_->Stop();
+  running_ = false;
+  const std::vector<StateUnit*>& units = chipset_->units();
+  for (auto unit = units.rbegin(); unit != units.rend(); ++unit) (*unit)->Stop();
+  chipset_->clock().Stop();
+  return vm_->StopClocks();
+}
+
+absl::Status PcMachine::Restart() {
+  CHECK(!running_);
+  for (StateUnit* unit : chipset_->units()) unit->Reset();
+  RETURN_IF_ERROR(memory_->DiscardAll());
+  RETURN_IF_ERROR(vm_->RestorePowerOnState());
+  for (size_t i = 0; i < processors_->count(); ++i) {
+    RETURN_IF_ERROR(processors_->vcpu(i).RestorePowerOnState());
+  }
+  ASSIGN_OR_RETURN(const hypervisor::EntryRegisters entry, LoadBootFiles());
+  RETURN_IF_ERROR(processors_->vcpu(0).SetEntry(entry));
+  power_event_ = false;
+  return absl::OkStatus();
+}
+
+MachineStats PcMachine::Stats() const {
+  const uint64_t assigned = memory_->layout().ram_bytes;
+  const uint64_t resident = memory_->ResidentBytes();
+  return {.assigned_ram_bytes = assigned,
+          .resident_ram_bytes = resident,
+          // Pages of a memfd are charged as they appear.
+          .reserved_ram_bytes = resident,
+          .vcpu_runtime_ns = processors_->RuntimeNs()};
+}
+
+}  // namespace
+
+MachineFactory PcMachineFactory(EventLoop& control) {
+  auto hypervisor = std::make_shared<std::shared_ptr<hypervisor::Hypervisor>>();
+  return
+      [hypervisor, &control](const MachineConfig& config,
+                             PowerObserver observer) -> absl::StatusOr<std::unique_ptr<Machine>> {
+        if (*hypervisor == nullptr) {
+          ASSIGN_OR_RETURN(*hypervisor, hypervisor::kvm::OpenKvm());
+        }
+        absl::StatusOr<std::unique_ptr<Machine>> machine =
+            PcMachine::Create(*hypervisor, control, config, std::move(observer));
+        return machine;
+      };
+}
+
+}  // namespace bothy::machine
