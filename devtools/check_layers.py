@@ -46,7 +46,7 @@ def breaches(path: str, text: str):
         if library is None or quote == "<":
             continue
         used = included.split("/")[0]
-        if "/" not in included and not included.endswith(".pb.h"):
+        if "/" not in included and not included.endswith((".pb.h", ".ttrpc.h")):
             yield number, f'write "{library}/…/{included}": a file of ours is named by its path from src/'
         elif used in LAYERS and LAYERS.index(used) > LAYERS.index(library):
             yield number, f"src/{library} may not use src/{used}, which stands below it"

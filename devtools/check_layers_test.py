@@ -26,6 +26,10 @@ class CheckLayersTest(unittest.TestCase):
     def test_refuses_a_name_without_its_folder(self):
         self.assertEqual(lines("src/memory/layout.cc", '#include "layout.h"'), [1])
 
+    def test_takes_generated_headers_by_their_bare_name(self):
+        text = '#include "vmservice.pb.h"\n#include "vmservice.ttrpc.h"\n'
+        self.assertEqual(lines("src/vmservice/service.h", text), [])
+
     def test_keeps_the_contract_in_the_service(self):
         for name in ("vmservice.pb.h", "proto/vmservice.pb.h"):
             text = f'#include "{name}"\n'
