@@ -51,6 +51,16 @@ def changed_files() -> set[str]:
     raise SystemExit("tidy: --changed: there is no upstream branch to compare with")
 
 
+def new_diagnostics(text: str, shown: set[str]) -> str:
+    """The diagnostics, each with its notes, that an earlier file's report didn't have: many include one header."""
+    new = []
+    for diagnostic in re.split(r"^(?=\S+:\d+:\d+: (?:error|warning):)", text, flags=re.MULTILINE):
+        if diagnostic not in shown:
+            shown.add(diagnostic)
+            new.append(diagnostic)
+    return "".join(new)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("build", type=pathlib.Path, help="a built preset's directory")
@@ -85,6 +95,7 @@ def main() -> int:
         return source, subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
 
     failed = []
+    shown: set[str] = set()
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         for number, (source, done) in enumerate(pool.map(check, work), start=1):
             print(f"[{number}/{len(work)}] {source}", flush=True)
@@ -92,7 +103,7 @@ def main() -> int:
                 (passed / work[source][0]).touch()
             else:
                 failed.append(source)
-                print(done.stdout + re.sub(r"^\d+ warnings.*\n", "", done.stderr, flags=re.MULTILINE), flush=True)
+                print(done.stdout and new_diagnostics(done.stdout, shown) or done.stderr, flush=True)
     if failed:
         print(f"tidy: {len(failed)} of {len(work)} files: {' '.join(failed)}")
     return 1 if failed else 0

@@ -1,6 +1,6 @@
-// The guest's first process in tests: says at once that it runs, does what the kernel command line asks for, or does
-// what a test on the host asks for over the second serial port. README.md beside this file has the options and the
-// protocol; facts.cc the facts.
+// The guest's first process in tests: says at once that it runs, does what the kernel command line
+// asks for, or does what a test on the host asks for over the second serial port. README.md beside
+// this file has the options and the protocol; facts.cc the facts.
 #include <fcntl.h>
 #include <linux/netlink.h>
 #include <linux/reboot.h>
@@ -93,7 +93,8 @@ int RunShell(const std::string& command) { return RunProgram({"/bin/sh", "-c", c
 
 // Loads what the devices on one bus ask for.
 void LoadDriversOf(const char* bus) {
-  RunShell("cd /sys/bus/" + std::string(bus) + "/devices 2>/dev/null && [ -n \"$(ls)\" ] && cat */modalias | " +
+  RunShell("cd /sys/bus/" + std::string(bus) +
+           "/devices 2>/dev/null && [ -n \"$(ls)\" ] && cat */modalias | " +
            "xargs modprobe -qa 2>/dev/null");
 }
 
@@ -125,7 +126,8 @@ void FollowDevices() {
 }
 
 bool HasDevices(const char* bus) {
-  return !first_process::ListDirectory(("/sys/bus/" + std::string(bus) + "/devices").c_str()).empty();
+  return !first_process::ListDirectory(("/sys/bus/" + std::string(bus) + "/devices").c_str())
+              .empty();
 }
 
 // ---- The protocol on the second serial port ----
@@ -204,17 +206,24 @@ class Control {
       argument = id.substr(second + 1);
       id.resize(second);
     }
-    if (id.empty()) Reply("error - an id is missing");
-    else if (verb == "ping") Reply("pong " + id);
-    else if (verb == "clock") Reply("clock " + id + " " + facts::Clocks());
-    else if (verb == "facts") SendFacts(id);
-    else if (verb == "run") Start(id, first_process::PercentDecode(argument));
-    else if (verb == "kill") Kill(id, atoi(argument.c_str()));
+    if (id.empty())
+      Reply("error - an id is missing");
+    else if (verb == "ping")
+      Reply("pong " + id);
+    else if (verb == "clock")
+      Reply("clock " + id + " " + facts::Clocks());
+    else if (verb == "facts")
+      SendFacts(id);
+    else if (verb == "run")
+      Start(id, first_process::PercentDecode(argument));
+    else if (verb == "kill")
+      Kill(id, atoi(argument.c_str()));
     else if (verb == "end") {
       Reply("ending " + id);
       tcdrain(fd_);
       End(argument);
-    } else Reply("error " + id + " no such verb");
+    } else
+      Reply("error " + id + " no such verb");
   }
 
   void SendFacts(const std::string& id) {

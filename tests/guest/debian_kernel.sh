@@ -34,7 +34,7 @@ if ! download "$work" 2>"$work/apt.log"; then
 fi
 dpkg-deb -x "$work"/*.deb "$work"
 rm -f "$work"/*.deb "$work/apt.log"
-rm -rf "$work/usr"
+rm -rf "${work:?}/usr"
 
 cd "$work"
 release=$(basename lib/modules/*)

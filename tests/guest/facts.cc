@@ -85,14 +85,15 @@ std::string KernelLog() {
 int Complaints() {
   const std::string log = KernelLog();
   int count = 0;
-  for (const char* sign : {"soft lockup", "hard LOCKUP", "rcu_preempt detected stalls", "rcu_sched detected stalls",
-                           "self-detected stall", "blocked for more than", "Marking clocksource", "BUG:", "WARNING:"})
+  for (const char* sign :
+       {"soft lockup", "hard LOCKUP", "rcu_preempt detected stalls", "rcu_sched detected stalls",
+        "self-detected stall", "blocked for more than", "Marking clocksource", "BUG:", "WARNING:"})
     for (size_t at = log.find(sign); at != std::string::npos; at = log.find(sign, at + 1)) ++count;
   return count;
 }
 
-// The largest step between two readings of the monotonic clock, one right after the other, for a while: a guest that is
-// stopped and whose clock goes on meanwhile sees it.
+// The largest step between two readings of the monotonic clock, one right after the other, for a
+// while: a guest that is stopped and whose clock goes on meanwhile sees it.
 int ClockGap(int milliseconds) {
   const int64_t start = Nanoseconds(CLOCK_MONOTONIC);
   const int64_t end = start + int64_t{milliseconds} * 1'000'000;
@@ -109,13 +110,16 @@ int ClockGap(int milliseconds) {
 }  // namespace
 
 std::string Clocks() {
-  return std::to_string(Nanoseconds(CLOCK_MONOTONIC)) + " " + std::to_string(Nanoseconds(CLOCK_BOOTTIME)) + " " +
+  return std::to_string(Nanoseconds(CLOCK_MONOTONIC)) + " " +
+         std::to_string(Nanoseconds(CLOCK_BOOTTIME)) + " " +
          std::to_string(Nanoseconds(CLOCK_REALTIME));
 }
 
 std::vector<std::string> All() {
   std::vector<std::string> facts;
-  const auto add = [&facts](const std::string& name, const std::string& value) { facts.push_back(name + " " + value); };
+  const auto add = [&facts](const std::string& name, const std::string& value) {
+    facts.push_back(name + " " + value);
+  };
   utsname system{};
   uname(&system);
   const std::string cpus = ReadFile("/proc/cpuinfo");
@@ -128,10 +132,12 @@ std::vector<std::string> All() {
   add("cpus.siblings", Field(cpus, "siblings"));
   add("cpus.cores", Field(cpus, "cpu cores"));
   add("memory.ram_bytes", std::to_string(RamBytes()));
-  add("memory.total_kib", std::to_string(strtoull(Field(ReadFile("/proc/meminfo"), "MemTotal").c_str(), nullptr, 10)));
+  add("memory.total_kib",
+      std::to_string(strtoull(Field(ReadFile("/proc/meminfo"), "MemTotal").c_str(), nullptr, 10)));
   for (const MemoryRange& range : FirmwareMemoryMap()) {
     char text[96];
-    snprintf(text, sizeof text, "0x%" PRIx64 " 0x%" PRIx64 " %s", range.start, range.end, range.type.c_str());
+    snprintf(text, sizeof text, "0x%" PRIx64 " 0x%" PRIx64 " %s", range.start, range.end,
+             range.type.c_str());
     add("memory.range", text);
   }
   add("clock.source", Line("/sys/devices/system/clocksource/clocksource0/current_clocksource"));
@@ -146,7 +152,8 @@ std::string Introduction() {
   const std::string cpus = ReadFile("/proc/cpuinfo");
   char text[512];
   snprintf(text, sizeof text,
-           "\n  kernel  %s %s\n          %s\n  CPUs    %ld: %s\n  memory  %" PRIu64 " MiB, of which the kernel manages %s\n"
+           "\n  kernel  %s %s\n          %s\n  CPUs    %ld: %s\n  memory  %" PRIu64
+           " MiB, of which the kernel manages %s\n"
            "  clock   %s\n\n",
            system.sysname, system.release, system.version, sysconf(_SC_NPROCESSORS_ONLN),
            Field(cpus, "model name").c_str(), (RamBytes() + (1U << 20) - 1) >> 20,

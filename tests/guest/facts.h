@@ -1,6 +1,6 @@
-// What a guest knows about itself, as lines "name value": for tests that compare it with what the VM was given.
-#ifndef BOTHY_TESTS_GUEST_FACTS_H_
-#define BOTHY_TESTS_GUEST_FACTS_H_
+// What a guest knows about itself, as lines "name value": for tests that compare it with what the
+// VM was given.
+#pragma once
 
 #include <string>
 #include <vector>
@@ -20,5 +20,3 @@ std::string Introduction();
 int Main(int argc, char** argv);
 
 }  // namespace facts
-
-#endif  // BOTHY_TESTS_GUEST_FACTS_H_

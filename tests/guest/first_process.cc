@@ -22,7 +22,8 @@
 namespace first_process {
 namespace {
 
-constexpr std::string_view kBase64Digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+constexpr std::string_view kBase64Digits =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 }  // namespace
 
@@ -71,7 +72,8 @@ bool WriteFile(const char* path, std::string_view text) {
   return written;
 }
 
-bool Mount(const char* source, const char* target, const char* type, unsigned long flags, const char* options) {
+bool Mount(const char* source, const char* target, const char* type, unsigned long flags,
+           const char* options) {
   if (mkdir(target, 0755) != 0 && errno != EEXIST) return false;
   return mount(source, target, type, flags, options) == 0;
 }
@@ -85,15 +87,20 @@ std::optional<std::string> CommandLineOption(std::string_view name) {
     const std::string_view whole = word;
     if (whole.substr(0, name.size()) == name) {
       const std::string_view rest = whole.substr(name.size());
-      if (rest.empty()) value = "";
-      else if (rest.front() == '=') value = rest.substr(1);
+      if (rest.empty())
+        value = "";
+      else if (rest.front() == '=')
+        value = rest.substr(1);
     }
     word.clear();
   };
   for (const char c : command_line) {
-    if (c == '"') quoted = !quoted;
-    else if (!quoted && (c == ' ' || c == '\n')) finish_word();
-    else word += c;
+    if (c == '"')
+      quoted = !quoted;
+    else if (!quoted && (c == ' ' || c == '\n'))
+      finish_word();
+    else
+      word += c;
   }
   finish_word();
   return value;
@@ -127,7 +134,8 @@ std::string Base64Encode(std::string_view data) {
   text.reserve((data.size() + 2) / 3 * 4);
   for (size_t i = 0; i < data.size(); i += 3) {
     uint32_t bits = 0;
-    for (size_t j = 0; j < 3; ++j) bits = bits << 8 | (i + j < data.size() ? static_cast<uint8_t>(data[i + j]) : 0U);
+    for (size_t j = 0; j < 3; ++j)
+      bits = bits << 8 | (i + j < data.size() ? static_cast<uint8_t>(data[i + j]) : 0U);
     for (size_t j = 0; j < 4; ++j)
       text += i + j <= data.size() ? kBase64Digits[bits >> (18 - 6 * j) & 0x3f] : '=';
   }

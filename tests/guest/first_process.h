@@ -1,9 +1,10 @@
-// What a first process (PID 1) of a bare kernel needs before there is a user space: mounts, modules, the kernel
-// command line, base64. Used by the guest's agent and by the lab's init, both small static programs.
+// What a first process (PID 1) of a bare kernel needs before there is a user space: mounts,
+// modules, the kernel command line, base64. Used by the guest's agent and by the lab's init, both
+// small static programs.
 //
-// Nothing here throws or allocates on a failure path; errors are errno, as in the system calls underneath.
-#ifndef BOTHY_TESTS_GUEST_FIRST_PROCESS_H_
-#define BOTHY_TESTS_GUEST_FIRST_PROCESS_H_
+// Nothing here throws or allocates on a failure path; errors are errno, as in the system calls
+// underneath.
+#pragma once
 
 #include <cstddef>
 #include <optional>
@@ -26,7 +27,8 @@ bool WriteFile(const char* path, std::string_view text);
 bool WriteAll(int fd, std::string_view data);
 
 // mount(2) on a directory that is made when it isn't there.
-bool Mount(const char* source, const char* target, const char* type, unsigned long flags, const char* options);
+bool Mount(const char* source, const char* target, const char* type, unsigned long flags,
+           const char* options);
 
 // The value of `name=value` on the kernel command line; "" for a bare `name`. The last one wins.
 // A value may be quoted as the kernel has it: name="a b".
@@ -35,8 +37,8 @@ std::optional<std::string> CommandLineOption(std::string_view name);
 // Loads a module with finit_module(2). A module that is there already counts as loaded.
 bool LoadModule(const char* path);
 
-// Loads the modules named in `list_path`, one path a line in dependency order. Returns those that wouldn't load:
-// a module for another CPU's virtualization is expected to refuse.
+// Loads the modules named in `list_path`, one path a line in dependency order. Returns those that
+// wouldn't load: a module for another CPU's virtualization is expected to refuse.
 std::vector<std::string> LoadModules(const char* list_path);
 
 std::string Base64Encode(std::string_view data);
@@ -56,13 +58,11 @@ void ClearChildEvents(int fd);
 // What waitpid said, as a shell has it: 128 + the signal's number for a death by signal.
 int ShellStatus(int wait_status);
 
-// Reads from a non-blocking `*fd` what is there, up to `limit` bytes, and appends it to `data`. At the end of the
-// stream it closes the descriptor and sets it to -1.
+// Reads from a non-blocking `*fd` what is there, up to `limit` bytes, and appends it to `data`. At
+// the end of the stream it closes the descriptor and sets it to -1.
 void ReadAvailable(int* fd, size_t limit, std::string* data);
 
 // Brings the loopback interface up.
 bool RaiseLoopback();
 
 }  // namespace first_process
-
-#endif  // BOTHY_TESTS_GUEST_FIRST_PROCESS_H_

@@ -1,11 +1,13 @@
 // Tells whether /dev/kvm is backed by hardware: kvm_probe [--verbose]
 //
-// Exit status 0: it is. 1: there is no usable /dev/kvm, or one that interprets a guest's kernel-mode code instruction
-// by instruction, on which a stock kernel never gets through its start-up. 2: the probe itself is broken.
+// Exit status 0: it is. 1: there is no usable /dev/kvm, or one that interprets a guest's
+// kernel-mode code instruction by instruction, on which a stock kernel never gets through its
+// start-up. 2: the probe itself is broken.
 //
-// The file's existence doesn't tell, so this runs a guest of three instructions: 64-bit kernel mode, a million turns of
-// a two-instruction loop, then hlt. Hardware takes well under a millisecond, nested hardware not much more, an
-// interpreter more than half a second. What counts is CPU time, which a busy host doesn't stretch; a timer bounds it.
+// The file's existence doesn't tell, so this runs a guest of three instructions: 64-bit kernel
+// mode, a million turns of a two-instruction loop, then hlt. Hardware takes well under a
+// millisecond, nested hardware not much more, an interpreter more than half a second. What counts
+// is CPU time, which a busy host doesn't stretch; a timer bounds it.
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <signal.h>
@@ -33,8 +35,9 @@ constexpr size_t kMemorySize = 0x10000;
 constexpr uint64_t kPml4 = 0x1000, kPdpt = 0x2000, kPd = 0x3000, kCode = 0x4000;
 
 // 0: mov ecx, kTurns   5: dec ecx; jnz 5   9: hlt
-constexpr uint8_t kProgram[] = {0xb9, kTurns & 0xff, kTurns >> 8 & 0xff, kTurns >> 16 & 0xff, kTurns >> 24,
-                                0xff, 0xc9, 0x75, 0xfc, 0xf4};
+constexpr uint8_t kProgram[] = {
+    0xb9, kTurns & 0xff, kTurns >> 8 & 0xff, kTurns >> 16 & 0xff, kTurns >> 24, 0xff, 0xc9, 0x75,
+    0xfc, 0xf4};
 
 bool g_verbose = false;
 
@@ -70,22 +73,26 @@ kvm_segment FlatSegment(uint16_t selector, bool code) {
 int Probe() {
   const int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
   if (kvm < 0) return Failure("/dev/kvm");
-  if (ioctl(kvm, KVM_GET_API_VERSION, 0) != KVM_API_VERSION) return Result(kNotBacked, "/dev/kvm: not KVM");
+  if (ioctl(kvm, KVM_GET_API_VERSION, 0) != KVM_API_VERSION)
+    return Result(kNotBacked, "/dev/kvm: not KVM");
   const int vm = ioctl(kvm, KVM_CREATE_VM, 0);
   if (vm < 0) return Failure("KVM_CREATE_VM");
-  void* mapping = mmap(nullptr, kMemorySize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* mapping =
+      mmap(nullptr, kMemorySize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (mapping == MAP_FAILED) return kBroken;
   auto* memory = static_cast<uint8_t*>(mapping);
 
   kvm_userspace_memory_region region{};
   region.memory_size = kMemorySize;
   region.userspace_addr = reinterpret_cast<uintptr_t>(memory);
-  if (ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region) != 0) return Failure("KVM_SET_USER_MEMORY_REGION");
+  if (ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region) != 0)
+    return Failure("KVM_SET_USER_MEMORY_REGION");
   const int vcpu = ioctl(vm, KVM_CREATE_VCPU, 0);
   if (vcpu < 0) return Failure("KVM_CREATE_VCPU");
   const int run_size = ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
   if (run_size <= 0) return Failure("KVM_GET_VCPU_MMAP_SIZE");
-  mapping = mmap(nullptr, static_cast<size_t>(run_size), PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0);
+  mapping =
+      mmap(nullptr, static_cast<size_t>(run_size), PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0);
   if (mapping == MAP_FAILED) return Failure("mmap of the vCPU");
   auto* run = static_cast<kvm_run*>(mapping);
 
@@ -100,8 +107,8 @@ int Probe() {
   special.ds = special.es = special.fs = special.gs = special.ss = FlatSegment(16, /*code=*/false);
   special.cr0 = 0x80000011;  // paging, extension type, protection
   special.cr3 = kPml4;
-  special.cr4 = 0x20;   // physical address extension
-  special.efer = 0x500; // long mode, enabled and active
+  special.cr4 = 0x20;    // physical address extension
+  special.efer = 0x500;  // long mode, enabled and active
   if (ioctl(vcpu, KVM_SET_SREGS, &special) != 0) return Failure("KVM_SET_SREGS");
   kvm_regs registers{};
   registers.rip = kCode;
@@ -109,7 +116,7 @@ int Probe() {
   if (ioctl(vcpu, KVM_SET_REGS, &registers) != 0) return Failure("KVM_SET_REGS");
 
   // The signal ends KVM_RUN with EINTR.
-  struct sigaction action{};
+  struct sigaction action {};
   action.sa_handler = [](int) {};
   sigaction(SIGPROF, &action, nullptr);
   itimerval timer{};
@@ -119,10 +126,13 @@ int Probe() {
   const int64_t start = CpuTime();
   const int result = ioctl(vcpu, KVM_RUN, 0);
   const int64_t elapsed = CpuTime() - start;
-  if (result != 0 && errno == EINTR) return Result(kNotBacked, "/dev/kvm interprets: the probe's time ran out");
+  if (result != 0 && errno == EINTR)
+    return Result(kNotBacked, "/dev/kvm interprets: the probe's time ran out");
   if (result != 0) return Failure("KVM_RUN");
-  if (run->exit_reason != KVM_EXIT_HLT) return Result(kNotBacked, "/dev/kvm: the probe didn't get to its end");
-  if (g_verbose) printf("/dev/kvm: %.2f ns an instruction\n", static_cast<double>(elapsed) / (2.0 * kTurns));
+  if (run->exit_reason != KVM_EXIT_HLT)
+    return Result(kNotBacked, "/dev/kvm: the probe didn't get to its end");
+  if (g_verbose)
+    printf("/dev/kvm: %.2f ns an instruction\n", static_cast<double>(elapsed) / (2.0 * kTurns));
   return elapsed <= kBoundNanoseconds ? kBacked : kNotBacked;
 }
 

@@ -9,11 +9,9 @@ Without a command: a shell. The exit status is the command's; 125 when the lab i
 import argparse
 import collections
 import ctypes
-import fcntl
 import os
 import pathlib
 import selectors
-import shlex
 import shutil
 import signal
 import socket
@@ -29,6 +27,8 @@ BUILD = pathlib.Path(os.environ.get("BOTHY_BUILD_DIR", ROOT / "build")).resolve(
 LAB = BUILD / "lab"
 
 LAB_FAILED = 125  # as docker run and timeout have it
+# Without the user's own start-up files, which take an emulated CPU half a minute when they are rich.
+SHELL = ["bash", "--norc"]
 HEADER = struct.Struct("<cI")
 CHUNK = 64 * 1024
 
@@ -89,6 +89,22 @@ def inherited_environment() -> dict[str, str]:
     }
 
 
+def request(command: list[str], terminal: bool, results: pathlib.Path) -> bytes:
+    """The frame that says what to run; lab_init.cc has its format."""
+    environment = inherited_environment()
+    environment |= {"BOTHY_LAB": "1", "BOTHY_LAB_RESULTS": str(results)}
+    environment.setdefault("HOME", "/root")
+    environment.setdefault("PS1", r"lab:\w\$ ")
+    fields = [window_size() if terminal else "", os.getcwd(), str(len(environment))]
+    fields += [f"{name}={value}" for name, value in environment.items()]
+    fields += command
+    return frame(b"R", b"".join(os.fsencode(field) + b"\0" for field in fields))
+
+
+def frame(kind: bytes, payload: bytes) -> bytes:
+    return HEADER.pack(kind, len(payload)) + payload
+
+
 class Lab:
     """One running lab: a QEMU that ends with this process, however this process ends."""
 
@@ -111,7 +127,8 @@ class Lab:
     @staticmethod
     def _arguments(options: argparse.Namespace, results: pathlib.Path, channel: int, console: int) -> list[str]:
         nested = hardware_kvm() and nesting_allowed()
-        kernel = ["console=ttyS0", "quiet", "panic=-1", "mitigations=off", f"lab.results={results}",
+        kernel = ["console=ttyS0", "quiet", "panic=-1", "mitigations=off", "cryptomgr.notests",
+                  f"lab.results={results}",
                   f"lab.modules={LAB / 'kernel/lib/modules'}"]
         machine = ["q35"]
         devices = ["-device", "virtio-serial-pci,max_ports=2"]
@@ -143,18 +160,6 @@ class Lab:
             "-object", "rng-random,id=rng,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng",
         ]  # fmt: skip
 
-    def send(self, kind: bytes, payload: bytes) -> None:
-        self.channel.sendall(HEADER.pack(kind, len(payload)) + payload)
-
-    def request(self, command: list[str], terminal: bool, results: pathlib.Path) -> None:
-        environment = inherited_environment()
-        environment |= {"BOTHY_LAB": "1", "BOTHY_LAB_RESULTS": str(results)}
-        environment.setdefault("HOME", "/root")
-        fields = [window_size() if terminal else "", os.getcwd(), str(len(environment))]
-        fields += [f"{name}={value}" for name, value in environment.items()]
-        fields += command
-        self.send(b"R", b"".join(os.fsencode(field) + b"\0" for field in fields))
-
     def end(self) -> None:
         self.qemu.kill()
         self.qemu.wait()
@@ -173,58 +178,102 @@ class Lab:
 
 
 class Session:
-    """Carries a command's input and output between this process and the lab until the command ends."""
+    """Carries a command's input and output between this process and the lab until the command ends.
 
-    def __init__(self, lab: Lab, options: argparse.Namespace, terminal: bool):
+    Nothing here waits for the lab to take input: it may itself be waiting for its output to be read.
+    """
+
+    def __init__(self, lab: Lab, options: argparse.Namespace, first: bytes):
         self.lab = lab
         self.options = options
-        self.terminal = terminal
         self.received = bytearray()
+        self.unsent = bytearray(first)
+        self.resized, wakeup = socket.socketpair()
+        wakeup.setblocking(False)
+        self.wakeup = wakeup
+        self.input_fd: int | None = 0
+        self.input_waits = False  # in the selector; a plain file never does, it is always ready
         self.timeline: list[str] = []
+        self.starting = StartIndicator(options.quiet)
 
     def run(self) -> int:
+        self.lab.channel.setblocking(False)
         with selectors.DefaultSelector() as ready:
+            self.ready = ready
             ready.register(self.lab.channel, selectors.EVENT_READ)
             ready.register(self.lab.console, selectors.EVENT_READ)
-            if sys.stdin is not None and not sys.stdin.closed:
-                self._register_input(ready)
+            ready.register(self.resized, selectors.EVENT_READ)
             while True:
-                for key, _ in ready.select():
+                self._send_more()
+                for key, events in ready.select(self.starting.wait()):
                     if key.fileobj is self.lab.console:
-                        self._console(ready)
-                    elif key.fileobj is self.lab.channel:
+                        self._console()
+                    elif key.fileobj is self.lab.channel and events & selectors.EVENT_READ:
                         status = self._channel()
                         if status is not None:
                             return status
-                    else:
-                        self._input(ready, key.fd)
+                    elif key.fileobj is self.resized:
+                        self.resized.recv(CHUNK)
+                        self.unsent += frame(b"W", window_size().encode())
+                    elif key.fd == self.input_fd:
+                        self._input()
 
-    def _register_input(self, ready: selectors.BaseSelector) -> None:
+    def follow_window(self) -> None:
+        signal.signal(signal.SIGWINCH, lambda *_: None)
+        signal.set_wakeup_fd(self.wakeup.fileno(), warn_on_full_buffer=False)
+
+    def _send_more(self) -> None:
+        while True:
+            while self.unsent:
+                try:
+                    del self.unsent[:self.lab.channel.send(self.unsent)]
+                except BlockingIOError:
+                    break
+                except BrokenPipeError:
+                    self.unsent.clear()
+            if self.unsent or self.input_fd is None:
+                break
+            if self._input_must_wait():
+                break
+            self._input()
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self.unsent else 0)
+        self.ready.modify(self.lab.channel, events)
+        if self.input_waits and self.unsent:
+            self.ready.unregister(self.input_fd)
+            self.input_waits = False
+
+    def _input_must_wait(self) -> bool:
+        if not self.input_waits:
+            try:
+                self.ready.register(self.input_fd, selectors.EVENT_READ)
+            except PermissionError:  # a plain file, which epoll won't have
+                return False
+            except (ValueError, OSError):  # closed
+                self._input()
+                return True
+            self.input_waits = True
+        return True
+
+    def _input(self) -> None:
         try:
-            ready.register(0, selectors.EVENT_READ)
-        except PermissionError:  # a plain file: always ready, epoll won't have it
-            while chunk := os.read(0, CHUNK):
-                self.lab.send(b"I", chunk)
-            self.lab.send(b"I", b"")
+            chunk = os.read(self.input_fd, CHUNK)
+        except OSError:
+            chunk = b""
+        self.unsent += frame(b"I", chunk)
+        if not chunk:
+            if self.input_waits:
+                self.ready.unregister(self.input_fd)
+                self.input_waits = False
+            self.input_fd = None
 
-    def _console(self, ready: selectors.BaseSelector) -> None:
+    def _console(self) -> None:
         chunk = self.lab.console.recv(CHUNK)
         if not chunk:
-            ready.unregister(self.lab.console)
+            self.ready.unregister(self.lab.console)
             return
         self.lab.console_tail.append(chunk)
         if self.options.console:
-            sys.stderr.buffer.write(chunk)
-            sys.stderr.flush()
-
-    def _input(self, ready: selectors.BaseSelector, fd: int) -> None:
-        try:
-            chunk = os.read(fd, CHUNK)
-        except OSError:
-            chunk = b""
-        self.lab.send(b"I", chunk)
-        if not chunk:
-            ready.unregister(fd)
+            write_all(2, chunk)
 
     def _channel(self) -> int | None:
         try:
@@ -232,6 +281,7 @@ class Session:
         except ConnectionResetError:
             chunk = b""
         if not chunk:
+            self.starting.done()
             self.lab.qemu.wait()
             raise self.lab.failure()
         self.received += chunk
@@ -247,10 +297,42 @@ class Session:
             elif kind == b"E":
                 write_all(2, payload)
             elif kind == b"B":
+                self.starting.done()
+                if payload.startswith(b"ready"):
+                    self.unsent += frame(b"T", str(time.time_ns()).encode())
                 self.timeline.append(f"{time.monotonic() - self.lab.started:6.2f} s  {payload.decode()}")
             elif kind == b"X":
                 return int(payload)
         return None
+
+
+class StartIndicator:
+    """Says that the lab is starting, once that has taken two seconds: a line that is updated on a terminal."""
+
+    def __init__(self, quiet: bool):
+        self.active = not quiet
+        self.terminal = sys.stderr.isatty()
+        self.started = time.monotonic()
+        self.next = self.started + 2
+
+    def wait(self) -> float | None:
+        """How long the caller may wait for events before it asks again."""
+        if not self.active:
+            return None
+        now = time.monotonic()
+        if now >= self.next:
+            if not self.terminal:
+                print("lab: starting", file=sys.stderr, flush=True)
+                self.active = False
+                return None
+            print(f"\r\x1b[Klab: starting, {now - self.started:.0f} s", end="", file=sys.stderr, flush=True)
+            self.next = now + 1
+        return self.next - now
+
+    def done(self) -> None:
+        if self.active and self.terminal and time.monotonic() >= self.started + 2:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        self.active = False
 
 
 def write_all(fd: int, data: bytes) -> None:
@@ -263,15 +345,14 @@ def run_in_lab(options: argparse.Namespace) -> int:
     terminal = not options.command and sys.stdin.isatty() and sys.stdout.isatty()
     results = pathlib.Path(options.results).resolve()
     results.mkdir(parents=True, exist_ok=True)
-    command = options.command or [os.environ.get("SHELL", "/bin/bash")]
+    command = options.command or SHELL
     lab = Lab(options, results)
     saved = termios.tcgetattr(0) if terminal else None
     try:
-        lab.request(command, terminal, results)
-        session = Session(lab, options, terminal)
+        session = Session(lab, options, request(command, terminal, results))
         if saved:
-            print("the lab starts; leave it with exit or Ctrl-D", file=sys.stderr)
-            signal.signal(signal.SIGWINCH, lambda *_: lab.send(b"W", window_size().encode()))
+            print("A shell in the lab; leave it with exit or Ctrl-D.", file=sys.stderr)
+            session.follow_window()
             tty.setraw(0)
         status = session.run()
         if options.timeline:
@@ -287,7 +368,7 @@ def run_here(options: argparse.Namespace) -> int:
     """The command itself, on a host whose KVM is real (or already in the lab)."""
     results = pathlib.Path(options.results).resolve()
     results.mkdir(parents=True, exist_ok=True)
-    command = options.command or [os.environ.get("SHELL", "/bin/bash")]
+    command = options.command or SHELL
     os.environ["BOTHY_LAB_RESULTS"] = str(results)
     os.execvp(command[0], command)
 
@@ -302,10 +383,15 @@ def main() -> int:
     parser.add_argument("--memory", type=int, default=default_memory(), metavar="MIB", help="default: %(default)s")
     parser.add_argument("--assignable", action="store_true", help="an IOMMU, a spare e1000e and an NVMe drive to assign")
     parser.add_argument("--console", action="store_true", help="show the lab's kernel log on standard error")
+    parser.add_argument("--quiet", action="store_true", help="don't say that the lab is starting")
     parser.add_argument("--timeline", action="store_true", help="say how long the lab took to start")
     parser.add_argument("command", nargs="*", metavar="COMMAND", help="after --; none: a shell")
     options = parser.parse_args()
 
+    try:
+        os.fstat(0)
+    except OSError:
+        os.open(os.devnull, os.O_RDONLY)  # it was closed; no other file may become it
     die_with_parent(signal.SIGTERM)
     for sig in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(sig, lambda number, _: sys.exit(128 + number))

@@ -1,9 +1,12 @@
-// The lab's first process: makes the host's root file system this one's, runs one command and carries its input and
-// output. docs/lab.md says what the lab is for; lab.py is the other end.
+// The lab's first process: makes the host's root file system this one's, runs one command and
+// carries its input and output. docs/lab.md says what the lab is for; lab.py is the other end.
 //
-// The channel is one virtio-serial port that carries frames: a type byte, a 32-bit little-endian length, that many bytes.
-//   host → lab   'R' what to run (once, first): NUL-terminated fields: "rows cols" (empty without a terminal), the
-//                    working directory, the number of variables, each NAME=VALUE, then the arguments
+// The channel is one virtio-serial port that carries frames: a type byte, a 32-bit little-endian
+// length, that many bytes.
+//   host → lab   'R' what to run (once, first), in NUL-terminated fields: "rows cols" (empty
+//                    without a terminal), the working directory, the number of variables, each
+//                    NAME=VALUE, then the arguments
+//                'T' the time, in nanoseconds since 1970, when 'B' said "ready"
 //                'I' input; an empty one ends it        'W' a new window size, "rows cols"
 //   lab → host   'O' output   'E' error output          'X' exit status, in decimal (last)
 //                'B' boot: the init's own clock at a step of start-up, for the timeline
@@ -26,6 +29,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -53,7 +57,8 @@ std::string Clock() {
   timespec now{};
   clock_gettime(CLOCK_MONOTONIC, &now);
   char text[32];
-  snprintf(text, sizeof text, "%.3f", static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) / 1e9);
+  snprintf(text, sizeof text, "%.3f",
+           static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) / 1e9);
   return text;
 }
 
@@ -148,21 +153,25 @@ Command ParseCommand(const std::string& payload) {
 // The host's root, read-only under a writable layer that is forgotten with the lab.
 void EnterHostRoot() {
   if (!Mount("tmpfs", "/layer", "tmpfs", 0, "mode=0755")) Die("mount tmpfs");
-  if (!Mount("hostroot", "/host", "9p", MS_RDONLY, "trans=virtio,version=9p2000.L,msize=1048576,cache=loose"))
+  if (!Mount("hostroot", "/host", "9p", MS_RDONLY,
+             "trans=virtio,version=9p2000.L,msize=1048576,cache=loose"))
     Die("mount the host's root");
   if (mkdir("/layer/upper", 0755) != 0 || mkdir("/layer/work", 0755) != 0) Die("mkdir");
-  if (!Mount("overlay", "/root", "overlay", 0, "lowerdir=/host,upperdir=/layer/upper,workdir=/layer/work"))
+  if (!Mount("overlay", "/root", "overlay", 0,
+             "lowerdir=/host,upperdir=/layer/upper,workdir=/layer/work"))
     Die("mount overlay");
   for (const char* moved : {"/dev", "/proc", "/sys"}) {
     const std::string target = std::string("/root") + moved;
     if (mount(moved, target.c_str(), nullptr, MS_MOVE, nullptr) != 0) Die(moved);
   }
-  if (chdir("/root") != 0 || mount(".", "/", nullptr, MS_MOVE, nullptr) != 0 || chroot(".") != 0 || chdir("/") != 0)
+  if (chdir("/root") != 0 || mount(".", "/", nullptr, MS_MOVE, nullptr) != 0 || chroot(".") != 0 ||
+      chdir("/") != 0)
     Die("switch root");
 }
 
 void MakeDirectories(const std::string& path) {
-  for (size_t slash = path.find('/', 1); slash != std::string::npos; slash = path.find('/', slash + 1))
+  for (size_t slash = path.find('/', 1); slash != std::string::npos;
+       slash = path.find('/', slash + 1))
     mkdir(path.substr(0, slash).c_str(), 0755);
   mkdir(path.c_str(), 0755);
 }
@@ -172,7 +181,8 @@ void MountRest() {
   Mount("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777");
   Mount("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755");
   Mount("cgroup2", "/sys/fs/cgroup", "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC, nullptr);
-  first_process::WriteFile("/sys/fs/cgroup/cgroup.subtree_control", "+cpu +memory +pids +io +cpuset");
+  first_process::WriteFile("/sys/fs/cgroup/cgroup.subtree_control",
+                           "+cpu +memory +pids +io +cpuset");
   symlink("/proc/self/fd", "/dev/fd");
   symlink("/proc/self/fd/0", "/dev/stdin");
   symlink("/proc/self/fd/1", "/dev/stdout");
@@ -194,7 +204,8 @@ void MountRest() {
   }
 }
 
-// The command as a child, and the ends of its standard streams that are ours. With a terminal all three are one.
+// The command as a child, and the ends of its standard streams that are ours. With a terminal all
+// three are one.
 class Child {
  public:
   void Start(const Command& command) {
@@ -205,9 +216,10 @@ class Child {
       if (in[1] < 0 || unlockpt(in[1]) != 0) Die("open a terminal");
       terminal_name = ptsname(in[1]);
       ioctl(in[1], TIOCSWINSZ, &command.window);
-      out[0] = dup(in[1]);
+      out[0] = fcntl(in[1], F_DUPFD_CLOEXEC, 0);
       err[0] = -1;
-    } else if (pipe2(in, O_CLOEXEC) != 0 || pipe2(out, O_CLOEXEC) != 0 || pipe2(err, O_CLOEXEC) != 0) {
+    } else if (pipe2(in, O_CLOEXEC) != 0 || pipe2(out, O_CLOEXEC) != 0 ||
+               pipe2(err, O_CLOEXEC) != 0) {
       Die("pipe");
     }
     pid_ = fork();
@@ -286,8 +298,10 @@ class Child {
  private:
   [[noreturn]] static void Execute(const Command& command) {
     std::vector<char*> arguments, environment;
-    for (const auto& argument : command.arguments) arguments.push_back(const_cast<char*>(argument.c_str()));
-    for (const auto& variable : command.environment) environment.push_back(const_cast<char*>(variable.c_str()));
+    for (const auto& argument : command.arguments)
+      arguments.push_back(const_cast<char*>(argument.c_str()));
+    for (const auto& variable : command.environment)
+      environment.push_back(const_cast<char*>(variable.c_str()));
     arguments.push_back(nullptr);
     environment.push_back(nullptr);
     first_process::ResetSignals();
@@ -321,20 +335,41 @@ class Child {
   std::string pending_;
 };
 
-// Runs the command to its end and returns its status as a shell would.
-int Run(Channel* channel) {
+void SetTime(const std::string& nanoseconds) {
+  const int64_t now = strtoll(nanoseconds.c_str(), nullptr, 10);
+  const timespec time{now / 1'000'000'000, now % 1'000'000'000};
+  clock_settime(CLOCK_REALTIME, &time);
+}
+
+// What to run, once the time is right too. Input may come before that.
+Command ReceiveCommand(Channel* channel, Child* child) {
+  std::optional<Command> command;
   char type = 0;
   std::string payload;
-  while (!channel->Next(&type, &payload)) channel->Receive();
-  errno = EPROTO;
-  if (type != 'R') Die("the channel");
+  for (bool time_is_right = false; !command || !time_is_right;) {
+    while (!channel->Next(&type, &payload)) channel->Receive();
+    if (type == 'R') command = ParseCommand(payload);
+    if (type == 'I') child->Input(payload);
+    if (type == 'T') {
+      SetTime(payload);
+      time_is_right = true;
+    }
+  }
+  return *std::move(command);
+}
 
+// Runs the command to its end and returns its status as a shell would.
+int Run(Channel* channel) {
+  Child child;
+  const Command command = ReceiveCommand(channel, &child);
   const int child_events = first_process::OpenChildEvents();
   if (child_events < 0) Die("signalfd");
   signal(SIGPIPE, SIG_IGN);
 
-  Child child;
-  child.Start(ParseCommand(payload));
+  child.Start(command);
+  child.Feed();
+  char type = 0;
+  std::string payload;
   std::vector<pollfd> polls;
   for (;;) {
     while (channel->Next(&type, &payload)) {
@@ -368,12 +403,14 @@ int Run(Channel* channel) {
 }  // namespace
 
 int main() {
-  if (!Mount("devtmpfs", "/dev", "devtmpfs", MS_NOSUID, "mode=0755") && errno != EBUSY) Die("mount /dev");
+  if (!Mount("devtmpfs", "/dev", "devtmpfs", MS_NOSUID, "mode=0755") && errno != EBUSY)
+    Die("mount /dev");
   const int console = open("/dev/console", O_RDWR | O_CLOEXEC);
   if (console >= 0) {
     for (const int stream : {0, 1, 2}) dup2(console, stream);
   }
-  if (!Mount("proc", "/proc", "proc", 0, nullptr) || !Mount("sysfs", "/sys", "sysfs", 0, nullptr)) Die("mount /proc");
+  if (!Mount("proc", "/proc", "proc", 0, nullptr) || !Mount("sysfs", "/sys", "sysfs", 0, nullptr))
+    Die("mount /proc");
   const std::string started = Clock();
   first_process::LoadModules("/modules.list");
   const std::string loaded = Clock();
