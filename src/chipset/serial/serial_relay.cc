@@ -40,8 +40,6 @@ constexpr size_t kMaxInputBytes = 256 * 1024;
 // A guest prints byte by byte. After a write the loop looks again once this has passed instead of
 // being woken by the next byte, so that a vCPU wakes it only after a silence.
 constexpr std::chrono::milliseconds kOutputDelay(2);
-// Between attempts to reach a peer that has gone, or to accept when descriptors ran out.
-constexpr std::chrono::seconds kRetryDelay(1);
 
 // Creating a listener races with other servers that want the same path; each round lost means that
 // one of them came or went.
@@ -53,10 +51,11 @@ constexpr int kMaxRaces = 8;
 // unless said otherwise; the rest: loop thread only.
 class SerialRelay::Connection : public std::enable_shared_from_this<Connection> {
  public:
-  Connection(EventLoop& loop, std::string name, std::string path, UnixListener listener)
+  Connection(EventLoop& loop, SerialRelayOptions options, UnixListener listener)
       : loop_(loop),
-        name_(std::move(name)),
-        path_(std::move(path)),
+        name_(std::move(options.name)),
+        path_(std::move(options.socket_path)),
+        retry_delay_(options.retry_delay),
         listens_(listener.valid()),
         listener_(std::move(listener)),
         acceptor_(loop.context()),
@@ -189,7 +188,7 @@ class SerialRelay::Connection : public std::enable_shared_from_this<Connection> 
   }
 
   void RetryLater(std::function<void()> attempt) {
-    retry_timer_.expires_after(kRetryDelay);
+    retry_timer_.expires_after(retry_delay_);
     retry_timer_.async_wait(
         [self = shared_from_this(), attempt = std::move(attempt)](const error_code& error) {
           if (!error && !self->ended_) attempt();
@@ -402,6 +401,7 @@ class SerialRelay::Connection : public std::enable_shared_from_this<Connection> 
   EventLoop& loop_;
   const std::string name_;
   const std::string path_;
+  const std::chrono::milliseconds retry_delay_;
   const bool listens_;
   LogLimiter log_;
 
@@ -458,8 +458,7 @@ absl::StatusOr<std::unique_ptr<SerialRelay>> SerialRelay::Create(EventLoop& loop
       if (!bound.ok()) return bound.status();
       listener = std::move(bound).value();
     }
-    auto connection = std::make_shared<Connection>(
-        loop, std::move(options.name), std::move(options.socket_path), std::move(listener));
+    auto connection = std::make_shared<Connection>(loop, std::move(options), std::move(listener));
     connection->Start(std::move(peer));
     return std::unique_ptr<SerialRelay>(new SerialRelay(std::move(connection)));
   }

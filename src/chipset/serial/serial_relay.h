@@ -18,6 +18,7 @@
 // The peer is hostile: it costs the loop at most one bounded read or write a turn.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -33,6 +34,8 @@ struct SerialRelayOptions {
   std::string name;         // "com1", in logs
   std::string socket_path;  // at most kMaxSocketPath bytes
   bool connect_only = false;
+  // Between attempts to reach a peer that has gone.
+  std::chrono::milliseconds retry_delay{1000};
 };
 
 // For inspection.

@@ -13,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "support/check.h"
+#include "support/log.h"
 
 namespace bothy::chipset {
 namespace {
@@ -42,7 +43,21 @@ std::string RandomName() {
   return absl::StrCat(".bothy-", absl::Hex(random, absl::kZeroPad16));
 }
 
-// Removes a name in a folder unless told to keep it.
+// A path that fits an address, for `name` in `folder` (with its slash), which `directory` holds.
+std::string PathWithin(const std::string& folder, int directory, const std::string& name) {
+  if (folder.size() + name.size() <= kMaxSocketPath) return folder + name;
+  return absl::StrCat("/proc/self/fd/", directory, "/", name);
+}
+
+// connect(2) to a path of at most kMaxSocketPath bytes: 0, or errno.
+int Connect(const UniqueFd& socket, const std::string& path) {
+  const sockaddr_un address = AddressOf(path);
+  return ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0
+             ? 0
+             : errno;
+}
+
+// Removes a name in a folder.
 class ScopedName {
  public:
   ScopedName(int directory, std::string name) : directory_(directory), name_(std::move(name)) {}
@@ -75,11 +90,9 @@ absl::Status ValidateSocketPath(const std::string& path) {
 absl::StatusOr<UniqueFd> ConnectUnixSocket(const std::string& path) {
   RETURN_IF_ERROR(ValidateSocketPath(path));
   ASSIGN_OR_RETURN(UniqueFd fd, NewSocket());
-  const sockaddr_un address = AddressOf(path);
-  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0) {
-    return fd;
-  }
-  switch (errno) {
+  switch (const int error = Connect(fd, path)) {
+    case 0:
+      return fd;
     case ECONNREFUSED:
       return absl::FailedPreconditionError(absl::StrCat("connect ", path, ": nobody listens"));
     case EPROTOTYPE:
@@ -88,7 +101,7 @@ absl::StatusOr<UniqueFd> ConnectUnixSocket(const std::string& path) {
       return absl::UnavailableError(
           absl::StrCat("connect ", path, ": too many connections wait there"));
     default:
-      return ErrnoStatus(errno, absl::StrCat("connect ", path));
+      return ErrnoStatus(error, absl::StrCat("connect ", path));
   }
 }
 
@@ -97,73 +110,80 @@ absl::StatusOr<UnixListener> UnixListener::Create(const std::string& path) {
   const size_t slash = path.rfind('/');
   // With its slash; empty: the working folder.
   const std::string folder = slash == std::string::npos ? "" : path.substr(0, slash + 1);
-
-  UnixListener listener;
-  listener.name_ = slash == std::string::npos ? path : path.substr(slash + 1);
-  listener.directory_.Reset(
+  const std::string name = slash == std::string::npos ? path : path.substr(slash + 1);
+  UniqueFd directory_fd(
       ::open(folder.empty() ? "." : folder.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (!listener.directory_) return ErrnoStatus(errno, absl::StrCat("open ", folder));
-  const int directory = listener.directory_.get();
+  if (!directory_fd) return ErrnoStatus(errno, absl::StrCat("open ", folder));
+  const int directory = directory_fd.get();
 
-  // Whatever goes wrong from here, the path isn't ours to remove until it is linked.
-  const auto fail = [&listener](absl::Status status) {
-    listener.directory_.Reset();
-    return status;
-  };
-
-  struct stat stale;
+  struct stat existing;
   bool is_stale = false;
-  if (::fstatat(directory, listener.name_.c_str(), &stale, AT_SYMLINK_NOFOLLOW) == 0) {
-    if (!S_ISSOCK(stale.st_mode)) {
-      return fail(absl::AlreadyExistsError(absl::StrCat(path, " exists and isn't a socket")));
+  if (::fstatat(directory, name.c_str(), &existing, AT_SYMLINK_NOFOLLOW) == 0) {
+    if (!S_ISSOCK(existing.st_mode)) {
+      return absl::AlreadyExistsError(absl::StrCat(path, " exists and isn't a socket"));
     }
-    absl::StatusOr<UniqueFd> peer = ConnectUnixSocket(path);
-    if (peer.ok() || absl::IsUnavailable(peer.status())) {
-      return fail(absl::AbortedError(absl::StrCat("somebody else listens on ", path)));
+    ASSIGN_OR_RETURN(const UniqueFd probe, NewSocket());
+    switch (const int error = Connect(probe, path)) {
+      case 0:
+      case EAGAIN:
+        return absl::AbortedError(absl::StrCat("somebody else listens on ", path));
+      case ECONNREFUSED:
+        break;
+      case EPROTOTYPE:
+        return absl::AlreadyExistsError(absl::StrCat(path, " exists and isn't a stream socket"));
+      default:
+        return ErrnoStatus(error, absl::StrCat("connect ", path));
     }
-    if (!absl::IsFailedPrecondition(peer.status())) return fail(peer.status());
     is_stale = true;
   } else if (errno != ENOENT) {
-    return fail(ErrnoStatus(errno, absl::StrCat("stat ", path)));
+    return ErrnoStatus(errno, absl::StrCat("stat ", path));
   }
 
-  absl::StatusOr<UniqueFd> socket = NewSocket();
-  if (!socket.ok()) return fail(socket.status());
-  listener.socket_ = std::move(socket).value();
+  ASSIGN_OR_RETURN(UniqueFd socket, NewSocket());
   // bind(2) gives the file the mode of the socket, less the umask.
-  if (::fchmod(listener.socket_.get(), 0600) != 0) {
-    return fail(ErrnoStatus(errno, "fchmod of a socket"));
+  if (::fchmod(socket.get(), 0600) != 0) {
+    return ErrnoStatus(errno, "fchmod of a socket");
   }
   const std::string first_name = RandomName();
-  std::string first_path = folder + first_name;
-  if (first_path.size() > kMaxSocketPath) {
-    first_path = absl::StrCat("/proc/self/fd/", directory, "/", first_name);
-  }
-  const sockaddr_un address = AddressOf(first_path);
-  if (::bind(listener.socket_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) !=
-      0) {
-    return fail(ErrnoStatus(errno, absl::StrCat("bind a socket beside ", path)));
+  const sockaddr_un address = AddressOf(PathWithin(folder, directory, first_name));
+  if (::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+    return ErrnoStatus(errno, absl::StrCat("bind a socket beside ", path));
   }
   const ScopedName remove_first(directory, first_name);
   struct stat bound;
-  if (::listen(listener.socket_.get(), kBacklog) != 0 ||
+  if (::listen(socket.get(), kBacklog) != 0 ||
       ::fstatat(directory, first_name.c_str(), &bound, AT_SYMLINK_NOFOLLOW) != 0) {
-    return fail(ErrnoStatus(errno, absl::StrCat("listen on ", path)));
+    return ErrnoStatus(errno, absl::StrCat("listen on ", path));
   }
 
-  struct stat now;
-  if (is_stale && ::fstatat(directory, listener.name_.c_str(), &now, AT_SYMLINK_NOFOLLOW) == 0 &&
-      now.st_dev == stale.st_dev && now.st_ino == stale.st_ino &&
-      ::unlinkat(directory, listener.name_.c_str(), 0) != 0) {
-    return fail(ErrnoStatus(errno, absl::StrCat("remove the stale socket ", path)));
+  if (is_stale) {
+    // Moved aside, then looked at again: another server may have replaced it in between.
+    const std::string aside = RandomName();
+    if (::renameat(directory, name.c_str(), directory, aside.c_str()) == 0) {
+      const ScopedName remove_aside(directory, aside);
+      absl::StatusOr<UniqueFd> probe = NewSocket();
+      if (!probe.ok() || Connect(*probe, PathWithin(folder, directory, aside)) != ECONNREFUSED) {
+        if (::linkat(directory, aside.c_str(), directory, name.c_str(), 0) != 0) {
+          LogWarning("serial", absl::StrCat(path, ": three servers want this socket at once"));
+        }
+        return absl::AbortedError(absl::StrCat("somebody else listens on ", path));
+      }
+    } else if (errno != ENOENT) {
+      return ErrnoStatus(errno, absl::StrCat("remove the stale socket ", path));
+    }
   }
   // Fails where the name exists, so of two servers that get here one wins.
-  if (::linkat(directory, first_name.c_str(), directory, listener.name_.c_str(), 0) != 0) {
+  if (::linkat(directory, first_name.c_str(), directory, name.c_str(), 0) != 0) {
     if (errno == EEXIST) {
-      return fail(absl::AbortedError(absl::StrCat("somebody else binds ", path)));
+      return absl::AbortedError(absl::StrCat("somebody else binds ", path));
     }
-    return fail(ErrnoStatus(errno, absl::StrCat("bind ", path)));
+    return ErrnoStatus(errno, absl::StrCat("bind ", path));
   }
+
+  UnixListener listener;
+  listener.socket_ = std::move(socket);
+  listener.directory_ = std::move(directory_fd);
+  listener.name_ = name;
   listener.device_ = bound.st_dev;
   listener.inode_ = bound.st_ino;
   return listener;

@@ -35,7 +35,7 @@ absl::StatusOr<UniqueFd> ConnectUnixSocket(const std::string& path);
 class UnixListener {
  public:
   // Replaces a stale socket. Leaves `path` alone and returns
-  //   AlreadyExists  when something is there that isn't a socket
+  //   AlreadyExists  when something is there that isn't a stream socket
   //   Aborted        when somebody listens there, or came first while this tried: look again
   //   NotFound       when its folder isn't there
   static absl::StatusOr<UnixListener> Create(const std::string& path);
