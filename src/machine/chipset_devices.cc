@@ -7,16 +7,38 @@
 
 namespace bothy::machine {
 
+ChipsetDevices::ChipsetDevices(const memory::Layout& layout, hypervisor::Vm& vm, EventLoop& control,
+                               chipset::PowerSink& power)
+    : acpi_pm_(control, clock_, vm.CreateIrqLine(chipset::kSciIrq), power),
+      rtc_(control, clock_, vm.CreateIrqLine(chipset::kRtcIrq)),
+      reset_control_(power),
+      keyboard_reset_(power),
+      host_bridge_(layout.ecam),
+      irq3_(vm.CreateIrqLine(3)),
+      irq4_(vm.CreateIrqLine(4)) {}
+
 absl::StatusOr<std::unique_ptr<ChipsetDevices>> ChipsetDevices::Create(const MachineConfig& config,
+                                                                       const memory::Layout& layout,
                                                                        hypervisor::Vm& vm,
                                                                        EventLoop& control,
                                                                        chipset::PowerSink& power) {
-  auto devices = std::unique_ptr<ChipsetDevices>(new ChipsetDevices);
-  devices->irq3_ = std::make_unique<chipset::SharedIrqLine>(vm.CreateIrqLine(3));
-  devices->irq4_ = std::make_unique<chipset::SharedIrqLine>(vm.CreateIrqLine(4));
-  (void)power;
+  auto devices = std::unique_ptr<ChipsetDevices>(new ChipsetDevices(layout, vm, control, power));
+  RETURN_IF_ERROR(devices->RegisterFixedDevices(layout));
   RETURN_IF_ERROR(devices->AddSerialPorts(config, control));
   return devices;
+}
+
+absl::Status ChipsetDevices::RegisterFixedDevices(const memory::Layout& layout) {
+  RETURN_IF_ERROR(ports_.Register(chipset::kPmBase, chipset::kPmSize, acpi_pm_));
+  RETURN_IF_ERROR(ports_.Register(chipset::kRtcBase, chipset::kRtcSize, rtc_));
+  RETURN_IF_ERROR(ports_.Register(chipset::kResetControlPort, 1, reset_control_));
+  RETURN_IF_ERROR(ports_.Register(chipset::kKeyboardCommandPort, 1, keyboard_reset_));
+  RETURN_IF_ERROR(
+      ports_.Register(pci::kConfigPortsBase, pci::kConfigPortsSize, pci_.config_ports()));
+  RETURN_IF_ERROR(mmio_.Register(layout.ecam.base, layout.ecam.size, pci_.ecam()));
+  RETURN_IF_ERROR(pci_.root_bus().Attach({0, 0}, host_bridge_));
+  units_ = {&acpi_pm_, &rtc_, &reset_control_, &pci_};
+  return absl::OkStatus();
 }
 
 absl::Status ChipsetDevices::AddSerialPorts(const MachineConfig& config, EventLoop& control) {
@@ -30,7 +52,7 @@ absl::Status ChipsetDevices::AddSerialPorts(const MachineConfig& config, EventLo
     if (!relay.ok()) {
       return WithContext(relay.status(), absl::StrCat("serial_config.ports[", i, "].socket_path"));
     }
-    chipset::SharedIrqLine& irq = resources.irq == 3 ? *irq3_ : *irq4_;
+    chipset::SharedIrqLine& irq = resources.irq == 3 ? irq3_ : irq4_;
     auto uart = std::make_unique<chipset::Uart16550>(chipset::Uart16550Options{.name = name},
                                                      irq.NewInput(), **relay);
     RETURN_IF_ERROR(ports_.Register(resources.base, chipset::kSerialPortSize, *uart));

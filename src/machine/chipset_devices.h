@@ -8,14 +8,20 @@
 #include <memory>
 #include <vector>
 
+#include "chipset/acpi_pm.h"
 #include "chipset/bus.h"
 #include "chipset/guest_clock.h"
 #include "chipset/power.h"
+#include "chipset/reset_control.h"
+#include "chipset/rtc.h"
 #include "chipset/serial/serial_relay.h"
 #include "chipset/serial/uart16550.h"
 #include "chipset/shared_irq_line.h"
 #include "hypervisor/vm.h"
 #include "machine/config.h"
+#include "memory/layout.h"
+#include "pci/host_bridge.h"
+#include "pci/root_complex.h"
 #include "support/event_loop.h"
 #include "support/state_unit.h"
 
@@ -26,6 +32,7 @@ class ChipsetDevices final : public hypervisor::ExitHandler {
   // Errors name the field ("serial_config.ports[0].socket_path: ..."). Sockets are bound when this
   // returns and removed by the destructor. `vm`, `control` and `power` must outlive the object.
   static absl::StatusOr<std::unique_ptr<ChipsetDevices>> Create(const MachineConfig& config,
+                                                                const memory::Layout& layout,
                                                                 hypervisor::Vm& vm,
                                                                 EventLoop& control,
                                                                 chipset::PowerSink& power);
@@ -44,7 +51,9 @@ class ChipsetDevices final : public hypervisor::ExitHandler {
   [[nodiscard]] const std::vector<StateUnit*>& units() const { return units_; }
 
  private:
-  ChipsetDevices() = default;
+  ChipsetDevices(const memory::Layout& layout, hypervisor::Vm& vm, EventLoop& control,
+                 chipset::PowerSink& power);
+  absl::Status RegisterFixedDevices(const memory::Layout& layout);
   absl::Status AddSerialPorts(const MachineConfig& config, EventLoop& control);
 
   struct SerialPort {
@@ -55,8 +64,14 @@ class ChipsetDevices final : public hypervisor::ExitHandler {
   chipset::IoBus ports_;
   chipset::IoBus mmio_;
   chipset::GuestClock clock_;
-  std::unique_ptr<chipset::SharedIrqLine> irq3_;
-  std::unique_ptr<chipset::SharedIrqLine> irq4_;
+  chipset::AcpiPm acpi_pm_;
+  chipset::Rtc rtc_;
+  chipset::ResetControl reset_control_;
+  chipset::KeyboardReset keyboard_reset_;
+  pci::RootComplex pci_;
+  pci::HostBridge host_bridge_;
+  chipset::SharedIrqLine irq3_;  // COM2 and COM4
+  chipset::SharedIrqLine irq4_;  // COM1 and COM3
   std::vector<SerialPort> serial_ports_;
   std::vector<StateUnit*> units_;
 };

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "acpi/tables.h"
 #include "boot/kernel_image.h"
 #include "hypervisor/kvm/kvm.h"
 #include "machine/chipset_devices.h"
@@ -48,7 +49,8 @@ class PcMachine final : public Machine, private chipset::PowerSink {
   absl::Status OpenBootFiles(const memory::Layout& layout);
   absl::Status BuildHardware(EventLoop& control);
   absl::StatusOr<hypervisor::EntryRegisters> LoadBootFiles();
-  [[nodiscard]] boot::LoadRequest BootRequest() const;
+  absl::StatusOr<uint64_t> WriteAcpiTables();
+  [[nodiscard]] boot::LoadRequest BootRequest(uint64_t rsdp_gpa) const;
   void OnPowerEvent(PowerEvent event) override;
 
   const std::shared_ptr<hypervisor::Hypervisor> hypervisor_;
@@ -59,7 +61,6 @@ class PcMachine final : public Machine, private chipset::PowerSink {
   bool running_ = false;
   std::optional<boot::KernelImage> kernel_;
   std::optional<boot::Initrd> initrd_;
-  uint64_t rsdp_gpa_ = 0;
   // Destroyed from the last to the first: vCPUs, devices, VM, memory.
   std::unique_ptr<GuestMemory> memory_;
   std::unique_ptr<hypervisor::Vm> vm_;
@@ -124,18 +125,32 @@ absl::Status PcMachine::OpenBootFiles(const memory::Layout& layout) {
   if (!config_.direct_boot.initrd_path.empty()) {
     ASSIGN_OR_RETURN(initrd_, boot::Initrd::Open(config_.direct_boot.initrd_path));
   }
-  return kernel_->Check(BootRequest(), layout);
+  return kernel_->Check(BootRequest(acpi::kTableArea.base), layout);
 }
 
-boot::LoadRequest PcMachine::BootRequest() const {
+boot::LoadRequest PcMachine::BootRequest(uint64_t rsdp_gpa) const {
   return {.initrd = initrd_.has_value() ? &*initrd_ : nullptr,
           .command_line = config_.direct_boot.command_line,
-          .rsdp_gpa = rsdp_gpa_,
+          .rsdp_gpa = rsdp_gpa,
           .unpack = config_.direct_boot.guest_unpacks ? boot::Unpack::kGuest : boot::Unpack::kHost};
 }
 
+absl::StatusOr<uint64_t> PcMachine::WriteAcpiTables() {
+  const memory::Layout& layout = memory_->layout();
+  acpi::TablesConfig tables;
+  for (uint32_t i = 0; i < config_.processors.count; ++i)
+    tables.processors.push_back({.apic_id = i});
+  for (const SerialPortConfig& port : config_.serial_ports)
+    tables.serial_ports.push_back(port.port);
+  tables.ecam = layout.ecam;
+  tables.pci_mmio32 = layout.pci_mmio32;
+  tables.pci_mmio64 = layout.pci_mmio64;
+  return acpi::WriteTables(tables, *memory_);
+}
+
 absl::StatusOr<hypervisor::EntryRegisters> PcMachine::LoadBootFiles() {
-  return kernel_->Load(BootRequest(), *memory_);
+  ASSIGN_OR_RETURN(const uint64_t rsdp, WriteAcpiTables());
+  return kernel_->Load(BootRequest(rsdp), *memory_);
 }
 
 absl::Status PcMachine::BuildHardware(EventLoop& control) {
@@ -145,7 +160,8 @@ absl::Status PcMachine::BuildHardware(EventLoop& control) {
                      memory_->HostRange(range.guest.base, range.guest.size));
     RETURN_IF_ERROR(vm_->MapRam(range.guest.base, host));
   }
-  ASSIGN_OR_RETURN(chipset_, ChipsetDevices::Create(config_, *vm_, control, *this));
+  ASSIGN_OR_RETURN(chipset_,
+                   ChipsetDevices::Create(config_, memory_->layout(), *vm_, control, *this));
   std::vector<std::unique_ptr<hypervisor::Vcpu>> vcpus;
   for (uint32_t i = 0; i < config_.processors.count; ++i) {
     ASSIGN_OR_RETURN(vcpus.emplace_back(), vm_->CreateVcpu(i, config_.processors.count));
