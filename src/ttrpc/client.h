@@ -31,8 +31,8 @@ namespace bothy::ttrpc {
 
 struct CallOptions {
   // The call answers DeadlineExceeded after this long; the server is told, too. None: no deadline.
-  std::optional<std::chrono::nanoseconds> timeout;
-  Metadata metadata;  // keys and values are UTF-8
+  std::optional<std::chrono::nanoseconds> timeout = {};
+  Metadata metadata = {};  // keys and values are UTF-8
 };
 
 class Client {

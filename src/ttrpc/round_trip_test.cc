@@ -10,10 +10,10 @@
 #include <thread>
 #include <vector>
 
-#include "echo_server.h"
 #include "support/event_loop.h"
 #include "ttrpc/client.h"
 #include "ttrpc/server.h"
+#include "ttrpc/testing/echo_server.h"
 
 namespace bothy::ttrpc {
 namespace {

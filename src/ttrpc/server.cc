@@ -1,11 +1,13 @@
 #include "ttrpc/server.h"
 
+#include <google/protobuf/stubs/logging.h>
 #include <sys/socket.h>
 
 #include <asio/error_code.hpp>
 #include <asio/posix/stream_descriptor.hpp>
 #include <asio/steady_timer.hpp>
 #include <cerrno>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <unordered_set>
@@ -28,6 +30,14 @@ constexpr int kReadsPerTurn = 4;
 constexpr int kAcceptsPerTurn = 16;
 // After accept(2) ran out of descriptors or memory.
 constexpr std::chrono::milliseconds kAcceptPause(100);
+
+// Peers can make protobuf write a line a message: not more than the limiter lets through.
+void LogProtobufMessage(google::protobuf::LogLevel level, const char* /*file*/, int /*line*/,
+                        const std::string& message) {
+  static LogLimiter* const limiter = new LogLimiter;
+  const bool fatal = level == google::protobuf::LOGLEVEL_FATAL;
+  limiter->Log(fatal ? LogLevel::kError : LogLevel::kWarning, "protobuf", message);
+}
 
 }  // namespace
 
@@ -369,6 +379,9 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Create(EventLoop& loop, ServerOp
     return absl::InvalidArgumentError(
         absl::StrCat("max_message: ", options.max_message, " is out of range 1..", kMaxMessage));
   }
+  // What protobuf has to say of undecodable payloads is said in the answers, too.
+  static std::once_flag once;
+  std::call_once(once, [] { google::protobuf::SetLogHandler(&LogProtobufMessage); });
   return std::unique_ptr<Server>(new Server(std::make_shared<Impl>(loop, std::move(options))));
 }
 

@@ -34,7 +34,7 @@ struct ServerOptions {
   uint32_t max_message = kMaxMessage;
   // Decides on a peer when it connects; null: everybody may. Anything but OK is what the peer's
   // first call gets for an answer, before its connection is closed.
-  std::function<absl::Status(const PeerCredentials&)> authorize;
+  std::function<absl::Status(const PeerCredentials&)> authorize = {};
   // While a client leaves more than this unread, no more of its requests are read; it goes on when
   // the client has read half.
   size_t max_write_backlog_bytes = 1 << 20;
@@ -49,6 +49,8 @@ struct ServerOptions {
 class Server {
  public:
   // InvalidArgument for a max_message of 0 or over kMaxMessage.
+  // The first server of a process has protobuf's own messages (each undecodable payload is one)
+  // logged through support/log.h, at a limited rate.
   static absl::StatusOr<std::unique_ptr<Server>> Create(EventLoop& loop, ServerOptions options);
   // Shutdown()s. Not from inside a service's method.
   ~Server();

@@ -50,16 +50,16 @@ class ServerSession {
   using TimePoint = ServerCall::TimePoint;
 
   struct Options {
-    const ServiceTable* services;
-    std::shared_ptr<LoopGate> gate;
-    PeerCredentials peer;
+    const ServiceTable* services = nullptr;
+    std::shared_ptr<LoopGate> gate = nullptr;
+    PeerCredentials peer = {};
     // Not OK: nothing is called; the first request gets this answer and ends the session.
-    absl::Status refusal;
+    absl::Status refusal = {};
     uint32_t max_message = kMaxMessage;
     size_t max_calls_in_flight = 4096;
     size_t max_write_backlog_bytes = 1 << 20;
     // Called when output() got something other than during Receive or Resume.
-    std::function<void()> output_ready;
+    std::function<void()> output_ready = {};
     std::function<TimePoint()> now = [] { return std::chrono::steady_clock::now(); };
   };
 

@@ -15,6 +15,7 @@ class EchoServer : public EchoService {
  public:
   void Echo(std::shared_ptr<ttrpc::ServerCall> call, EchoRequest request,
             ttrpc::Reply<EchoResponse> reply) override {
+    last_call_ = call;
     EchoResponse response;
     *response.mutable_payload() = std::move(*request.mutable_payload());
     *response.mutable_text() = std::move(*request.mutable_text());
@@ -40,6 +41,7 @@ class EchoServer : public EchoService {
 
   void Wait(std::shared_ptr<ttrpc::ServerCall> call, google::protobuf::Empty,
             ttrpc::Reply<EchoResponse> reply) override {
+    last_call_ = call;
     call->OnCancel([this] { ++cancelled_; });
     waiting_.push_back(std::move(reply));
   }
@@ -60,12 +62,21 @@ class EchoServer : public EchoService {
     reply(response);
   }
 
+  // The Reply of the call of Wait that has waited longest.
+  [[nodiscard]] ttrpc::Reply<EchoResponse> TakeWaiting() {
+    auto reply = std::move(waiting_.front());
+    waiting_.erase(waiting_.begin());
+    return reply;
+  }
+  // The last call of Echo or Wait.
+  [[nodiscard]] std::shared_ptr<ttrpc::ServerCall> last_call() const { return last_call_; }
   // Calls of Wait that were cancelled, and those not answered yet. Loop thread only.
   [[nodiscard]] int cancelled() const { return cancelled_; }
   [[nodiscard]] size_t waiting() const { return waiting_.size(); }
 
  private:
   int cancelled_ = 0;
+  std::shared_ptr<ttrpc::ServerCall> last_call_;
   std::vector<ttrpc::Reply<EchoResponse>> waiting_;
 };
 
