@@ -221,10 +221,11 @@ TEST_F(SerialRelayTest, ASlowClientLosesTheOldestAndNeverHoldsTheGuest) {
     ASSERT_FALSE(piece.empty());
     got += piece;
   }
-  EXPECT_GE(relay->Status().bytes_lost, text.size() - got.size());
+  EXPECT_GT(relay->Status().bytes_lost, 0u);
   EXPECT_EQ(relay->Status().bytes_lost + got.size(), text.size());
-  // What it got begins with the beginning and is in order.
-  EXPECT_EQ(got.substr(0, 1000), text.substr(0, 1000));
+  // The backlog as it was in the end has no hole.
+  ASSERT_GE(got.size(), SerialRelay::kBacklogBytes);
+  EXPECT_TRUE(text.ends_with(got.substr(got.size() - SerialRelay::kBacklogBytes)));
 }
 
 TEST_F(SerialRelayTest, InputWaitsForTheGuestAndNothingIsLost) {
@@ -243,7 +244,7 @@ TEST_F(SerialRelayTest, InputWaitsForTheGuestAndNothingIsLost) {
   }
   sender.join();
   EXPECT_EQ(port.WaitFor(text.size()), text);
-  EXPECT_EQ(relay->Status().bytes_to_guest, text.size());
+  WaitFor([&] { return relay->Status().bytes_to_guest == text.size(); });
 }
 
 TEST_F(SerialRelayTest, AFloodStopsAtThePeersSocketWhileTheGuestDoesNotRead) {

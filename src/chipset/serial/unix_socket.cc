@@ -128,13 +128,15 @@ absl::StatusOr<UnixListener> UnixListener::Create(const std::string& path) {
       case EAGAIN:
         return absl::AbortedError(absl::StrCat("somebody else listens on ", path));
       case ECONNREFUSED:
+        is_stale = true;
         break;
+      case ENOENT:
+        break;  // gone meanwhile
       case EPROTOTYPE:
         return absl::AlreadyExistsError(absl::StrCat(path, " exists and isn't a stream socket"));
       default:
         return ErrnoStatus(error, absl::StrCat("connect ", path));
     }
-    is_stale = true;
   } else if (errno != ENOENT) {
     return ErrnoStatus(errno, absl::StrCat("stat ", path));
   }
