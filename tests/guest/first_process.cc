@@ -79,7 +79,10 @@ bool Mount(const char* source, const char* target, const char* type, unsigned lo
 }
 
 std::optional<std::string> CommandLineOption(std::string_view name) {
-  static const std::string command_line = ReadFile("/proc/cmdline");
+  return Option(ReadFile("/proc/cmdline"), name);
+}
+
+std::optional<std::string> Option(std::string_view command_line, std::string_view name) {
   std::optional<std::string> value;
   std::string word;
   bool quoted = false;
@@ -140,26 +143,6 @@ std::string Base64Encode(std::string_view data) {
       text += i + j <= data.size() ? kBase64Digits[bits >> (18 - 6 * j) & 0x3f] : '=';
   }
   return text;
-}
-
-std::optional<std::string> Base64Decode(std::string_view text) {
-  while (!text.empty() && text.back() == '=') text.remove_suffix(1);
-  std::string data;
-  data.reserve(text.size() * 3 / 4);
-  uint32_t bits = 0;
-  int count = 0;
-  for (const char c : text) {
-    const size_t digit = kBase64Digits.find(c);
-    if (digit == std::string_view::npos) return std::nullopt;
-    bits = bits << 6 | static_cast<uint32_t>(digit);
-    count += 6;
-    if (count >= 8) {
-      count -= 8;
-      data += static_cast<char>(bits >> count & 0xff);
-    }
-  }
-  if (count >= 6) return std::nullopt;
-  return data;
 }
 
 std::string PercentDecode(std::string_view text) {

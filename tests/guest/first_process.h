@@ -30,8 +30,10 @@ bool WriteAll(int fd, std::string_view data);
 bool Mount(const char* source, const char* target, const char* type, unsigned long flags,
            const char* options);
 
-// The value of `name=value` on the kernel command line; "" for a bare `name`. The last one wins.
+// The value of `name=value` in a kernel command line; "" for a bare `name`. The last one wins.
 // A value may be quoted as the kernel has it: name="a b".
+std::optional<std::string> Option(std::string_view command_line, std::string_view name);
+// The same in /proc/cmdline.
 std::optional<std::string> CommandLineOption(std::string_view name);
 
 // Loads a module with finit_module(2). A module that is there already counts as loaded.
@@ -42,8 +44,6 @@ bool LoadModule(const char* path);
 std::vector<std::string> LoadModules(const char* list_path);
 
 std::string Base64Encode(std::string_view data);
-// Nothing when `text` isn't base64.
-std::optional<std::string> Base64Decode(std::string_view text);
 
 // %41 → A. Anything that isn't a percent sign and two hexadecimal digits stays.
 std::string PercentDecode(std::string_view text);
