@@ -1,0 +1,163 @@
+// bothy: the server. One process, one VM, one ttrpc socket (docs/bothy.md).
+
+#include <fcntl.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <asio/signal_set.hpp>
+#include <csignal>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "activation.h"
+#include "machine/pc_machine.h"
+#include "parent_watch.h"
+#include "support/event_loop.h"
+#include "support/log.h"
+#include "ttrpc/server.h"
+#include "ttrpc/unix_socket.h"
+#include "vmservice/service.h"
+
+namespace bothy {
+namespace {
+
+struct Flags {
+  std::string socket_path;
+  std::vector<uid_t> allowed_uids;
+  bool die_with_parent = false;
+  LogOptions log;
+};
+
+constexpr char kFooter[] = R"(
+Examples:
+  bothy --ttrpc /run/vm1.sock
+      Serves on /run/vm1.sock; standard output is closed as soon as clients can connect.
+  bothy --ttrpc /run/vm1.sock --allow-uid 1000 --log-format json 2>vm1.log
+      Lets user 1000 drive the VM, and writes its log as JSON.
+  bothyctl run --kernel vmlinuz --initrd initrd.img --cmdline console=ttyS0
+      Starts a server, boots a VM in it and shows its console.
+
+SIGTERM and SIGINT tear the VM down and end the server.)";
+
+// What remains of a graceful end for clients that are slow to read their last answers.
+constexpr std::chrono::milliseconds kFlushLimit{1000};
+
+ttrpc::ServerOptions MakeServerOptions(const Flags& flags) {
+  std::vector<uid_t> allowed = flags.allowed_uids;
+  allowed.push_back(0);
+  allowed.push_back(::geteuid());
+  ttrpc::ServerOptions options;
+  options.authorize = [allowed = std::move(allowed)](const ttrpc::PeerCredentials& peer) {
+    if (std::find(allowed.begin(), allowed.end(), peer.uid) != allowed.end()) {
+      return absl::OkStatus();
+    }
+    LogWarning("bothy", absl::StrCat("refused uid ", peer.uid, ", pid ", peer.pid));
+    return absl::PermissionDeniedError(absl::StrCat("user id ", peer.uid,
+                                                    " may not speak to this server; it was started "
+                                                    "by another user, see bothy --allow-uid"));
+  };
+  return options;
+}
+
+// End-of-file on standard output tells whoever started us that clients can connect. Descriptor 1
+// stays taken, so that no later file becomes "standard output".
+absl::Status CloseStandardOutput() {
+  UniqueFd null(::open("/dev/null", O_WRONLY | O_CLOEXEC));
+  if (!null || ::dup2(null.get(), STDOUT_FILENO) < 0) return ErrnoStatus(errno, "/dev/null");
+  return absl::OkStatus();
+}
+
+absl::Status Serve(const Flags& flags) {
+  ASSIGN_OR_RETURN(std::vector<UniqueFd> activated, TakeActivationSockets());
+  if (activated.empty() && flags.socket_path.empty()) {
+    return absl::InvalidArgumentError(
+        "--ttrpc: give the path of the socket to serve on, or pass one by socket activation");
+  }
+  EventLoop control;
+  std::function<void()> end;
+  vmservice::VmService service(control, machine::PcMachineFactory(control), [&] { end(); });
+  ASSIGN_OR_RETURN(std::unique_ptr<ttrpc::Server> server,
+                   ttrpc::Server::Create(control, MakeServerOptions(flags)));
+  end = [&] { server->CloseWhenFlushed(kFlushLimit, [&] { control.Stop(); }); };
+  RETURN_IF_ERROR(server->Register(service));
+
+  asio::signal_set signals(control.context(), SIGTERM, SIGINT);
+  signals.async_wait([&](const asio::error_code& error, int number) {
+    if (error) return;
+    LogInfo("bothy", absl::StrCat("ending on signal ", number));
+    service.Quit();
+  });
+  std::unique_ptr<ParentWatch> parent;
+  if (flags.die_with_parent) {
+    ASSIGN_OR_RETURN(parent, ParentWatch::Create(control, [&] {
+                       LogInfo("bothy", "ending with the parent process");
+                       service.Quit();
+                     }));
+  }
+
+  ttrpc::SocketFile file;
+  if (activated.empty()) {
+    absl::StatusOr<ttrpc::BoundSocket> bound = ttrpc::ListenUnix(flags.socket_path);
+    if (!bound.ok())
+      return WithContext(bound.status(), absl::StrCat("--ttrpc ", flags.socket_path));
+    file = std::move(bound->file);
+    activated.push_back(std::move(bound->fd));
+  }
+  for (UniqueFd& socket : activated) RETURN_IF_ERROR(server->Listen(std::move(socket)));
+  RETURN_IF_ERROR(CloseStandardOutput());
+  SetThreadName("control");
+  control.Run();
+  return absl::OkStatus();
+}
+
+int Main(int argc, char** argv) {
+  // Peers that go away are errors of their connections, not of the process.
+  std::signal(SIGPIPE, SIG_IGN);
+  Flags flags;
+  CLI::App app("A virtual machine service: one VM, driven over a ttrpc socket (vmservice.VM).",
+               "bothy");
+  app.footer(kFooter);
+  app.set_version_flag("--version", "bothy " BOTHY_VERSION);
+  app.add_option("--ttrpc", flags.socket_path,
+                 "Unix socket to serve on; a stale one is replaced. Sockets passed by systemd "
+                 "(LISTEN_FDS) are used instead when there are any")
+      ->type_name("PATH");
+  app.add_option("--allow-uid", flags.allowed_uids,
+                 "further user id that may connect, beside root and this one; may be repeated")
+      ->type_name("UID");
+  app.add_flag("--die-with-parent", flags.die_with_parent,
+               "end as on SIGTERM when the process that started this one ends");
+  app.add_option("--log-level", flags.log.level, "debug, info, warning or error")
+      ->transform(
+          CLI::CheckedTransformer(std::map<std::string, LogLevel>{{"debug", LogLevel::kDebug},
+                                                                  {"info", LogLevel::kInfo},
+                                                                  {"warning", LogLevel::kWarning},
+                                                                  {"error", LogLevel::kError}}))
+      ->type_name("LEVEL");
+  app.add_option("--log-format", flags.log.format,
+                 "text or json, one record a line on standard error")
+      ->transform(CLI::CheckedTransformer(
+          std::map<std::string, LogFormat>{{"text", LogFormat::kText}, {"json", LogFormat::kJson}}))
+      ->type_name("FORMAT");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    const int code = app.exit(error);
+    return code == 0 ? 0 : 2;
+  }
+  ConfigureLogging(flags.log);
+  if (const absl::Status status = Serve(flags); !status.ok()) {
+    std::fprintf(stderr, "bothy: %s\n", std::string(status.message()).c_str());
+    return 1;
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace bothy
+
+int main(int argc, char** argv) { return bothy::Main(argc, argv); }

@@ -1,0 +1,173 @@
+#include "vmservice/service.h"
+
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "vmservice/create_request.h"
+#include "vmservice/unknown_fields.h"
+
+namespace bothy::vmservice {
+namespace {
+
+using google::protobuf::Empty;
+
+// Errors of the layers below begin with the path of a MachineConfig field, which is named as the
+// wire names it from VMConfig on; here it becomes the path from the request's root.
+absl::Status WithRequestPath(const absl::Status& status) {
+  const std::string message(status.message());
+  const std::string first = message.substr(0, message.find_first_of(".:["));
+  if (wire::VMConfig::descriptor()->FindFieldByName(first) == nullptr) return status;
+  return absl::Status(status.code(), absl::StrCat("config.", message));
+}
+
+Lifecycle::Call MakeCall(const VmService::Call& call, ttrpc::Reply<Empty> reply) {
+  auto shared = std::make_shared<ttrpc::Reply<Empty>>(std::move(reply));
+  return {.abandoned = [call] { return call->cancelled(); },
+          .done =
+              [shared](const absl::Status& status) {
+                if (status.ok()) {
+                  (*shared)(Empty());
+                } else {
+                  (*shared)(WithRequestPath(status));
+                }
+              }};
+}
+
+// For methods whose request says nothing: refuses unknown fields, true when that answered.
+template <typename Request, typename Response>
+bool RefusedUnknownFields(const Request& request, ttrpc::Reply<Response>& reply) {
+  const absl::Status status = RefuseUnknownFields(request);
+  if (status.ok()) return false;
+  reply(status);
+  return true;
+}
+
+wire::VmState ToWire(State state) {
+  switch (state) {
+    case State::kNoVm:
+      return wire::Uninitialized;
+    case State::kPaused:
+      return wire::Paused;
+    case State::kRunning:
+      return wire::Running;
+    case State::kHalted:
+      return wire::Halted;
+  }
+  return wire::Uninitialized;
+}
+
+}  // namespace
+
+VmService::VmService(EventLoop& control, machine::MachineFactory factory,
+                     std::function<void()> on_quit)
+    : on_quit_(std::move(on_quit)), lifecycle_(control, std::move(factory)) {}
+
+void VmService::CreateVM(Call call, wire::CreateVMRequest request, ttrpc::Reply<Empty> reply) {
+  absl::StatusOr<machine::MachineConfig> config = TranslateCreateRequest(request);
+  if (!config.ok()) return reply(config.status());
+  lifecycle_.Create(*std::move(config), request.log_id(), MakeCall(call, std::move(reply)));
+}
+
+void VmService::TeardownVM(Call call, Empty request, ttrpc::Reply<Empty> reply) {
+  if (RefusedUnknownFields(request, reply)) return;
+  lifecycle_.Teardown(MakeCall(call, std::move(reply)));
+}
+
+void VmService::PauseVM(Call call, Empty request, ttrpc::Reply<Empty> reply) {
+  if (RefusedUnknownFields(request, reply)) return;
+  lifecycle_.Pause(MakeCall(call, std::move(reply)));
+}
+
+void VmService::ResumeVM(Call call, Empty request, ttrpc::Reply<Empty> reply) {
+  if (RefusedUnknownFields(request, reply)) return;
+  lifecycle_.Resume(MakeCall(call, std::move(reply)));
+}
+
+void VmService::WaitVM(Call call, Empty request, ttrpc::Reply<Empty> reply) {
+  if (RefusedUnknownFields(request, reply)) return;
+  const uint64_t id = lifecycle_.Wait(MakeCall(call, std::move(reply)).done);
+  if (id != 0) call->OnCancel([this, id] { lifecycle_.CancelWait(id); });
+}
+
+void VmService::InspectVM(Call, wire::InspectVMRequest,
+                          ttrpc::Reply<wire::InspectVMResponse> reply) {
+  reply(absl::UnimplementedError("InspectVM: this build doesn't support inspection"));
+}
+
+void VmService::CapabilitiesVM(Call, Empty request,
+                               ttrpc::Reply<wire::CapabilitiesVMResponse> reply) {
+  if (RefusedUnknownFields(request, reply)) return;
+  wire::CapabilitiesVMResponse response;
+  // Nothing of a VM can be added, removed or updated in this build; each later capability says so
+  // here.
+  for (const auto resource :
+       {wire::CapabilitiesVMResponse::Vpmem, wire::CapabilitiesVMResponse::Scsi,
+        wire::CapabilitiesVMResponse::Vpci, wire::CapabilitiesVMResponse::Plan9,
+        wire::CapabilitiesVMResponse::VMNic, wire::CapabilitiesVMResponse::Memory,
+        wire::CapabilitiesVMResponse::Processor}) {
+    response.add_supported_resources()->set_resource(resource);
+  }
+  response.add_supported_guest_os(wire::CapabilitiesVMResponse::Linux);
+  reply(response);
+}
+
+void VmService::PropertiesVM(Call, wire::PropertiesVMRequest request,
+                             ttrpc::Reply<wire::PropertiesVMResponse> reply) {
+  if (RefusedUnknownFields(request, reply)) return;
+  bool memory = request.types().empty();
+  bool processor = request.types().empty();
+  for (int i = 0; i < request.types_size(); ++i) {
+    switch (request.types(i)) {
+      case wire::PropertiesVMRequest::Memory:
+        memory = true;
+        break;
+      case wire::PropertiesVMRequest::Processor:
+        processor = true;
+        break;
+      default:
+        return reply(absl::InvalidArgumentError(
+            absl::StrCat("types[", i, "]: ", request.types(i), " is no PropertiesType")));
+    }
+  }
+  wire::PropertiesVMResponse response;
+  response.set_state(ToWire(lifecycle_.state()));
+  response.set_halt_reason(lifecycle_.halt_reason());
+  if (const machine::Machine* machine = lifecycle_.machine(); machine != nullptr) {
+    const machine::MachineStats stats = machine->Stats();
+    if (memory) {
+      wire::MemoryStats& out = *response.mutable_memory_stats();
+      out.set_working_set_bytes(stats.resident_ram_bytes);
+      out.set_assigned_memory(stats.assigned_ram_bytes);
+      out.set_reserved_memory(stats.reserved_ram_bytes);
+    }
+    if (processor) response.mutable_processor_stats()->set_total_runtime_ns(stats.vcpu_runtime_ns);
+  }
+  reply(response);
+}
+
+void VmService::ModifyResource(Call, wire::ModifyResourceRequest, ttrpc::Reply<Empty> reply) {
+  reply(absl::UnimplementedError(
+      "ModifyResource: this build doesn't support changing resources of a VM"));
+}
+
+void VmService::VMSocket(Call, wire::VMSocketRequest, ttrpc::Reply<Empty> reply) {
+  reply(absl::UnimplementedError("VMSocket: this build doesn't support hypervisor sockets"));
+}
+
+void VmService::Quit(Call, Empty request, ttrpc::Reply<Empty> reply) {
+  if (RefusedUnknownFields(request, reply)) return;
+  auto shared = std::make_shared<ttrpc::Reply<Empty>>(std::move(reply));
+  // Not abandoned with its caller: whoever asked a server to end meant it.
+  lifecycle_.Teardown({.abandoned = {}, .done = [this, shared](const absl::Status&) {
+                         (*shared)(Empty());
+                         Quit();
+                       }});
+}
+
+void VmService::Quit() {
+  if (std::exchange(quitting_, true)) return;
+  lifecycle_.Teardown({.abandoned = {}, .done = [this](const absl::Status&) { on_quit_(); }});
+}
+
+}  // namespace bothy::vmservice

@@ -1,0 +1,52 @@
+// VmService: the contract's service VM over a Lifecycle.
+//
+// Each method validates, turns protobuf into plain values, asks the life cycle, and turns the
+// status back. Control thread only.
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "machine/machine.h"
+#include "support/event_loop.h"
+#include "vmservice.ttrpc.h"
+#include "vmservice/lifecycle.h"
+
+namespace bothy::vmservice {
+
+namespace wire = ::vmservice;
+
+class VmService final : public wire::VMService {
+ public:
+  using Empty = google::protobuf::Empty;
+  using Call = std::shared_ptr<ttrpc::ServerCall>;
+
+  // `on_quit` is called after Quit has torn the VM down and answered: the process is to end.
+  VmService(EventLoop& control, machine::MachineFactory factory, std::function<void()> on_quit);
+
+  // What Quit does, for signals: tears the VM down, then on_quit. More than once is once.
+  void Quit();
+
+  void CreateVM(Call call, wire::CreateVMRequest request, ttrpc::Reply<Empty> reply) override;
+  void TeardownVM(Call call, Empty request, ttrpc::Reply<Empty> reply) override;
+  void PauseVM(Call call, Empty request, ttrpc::Reply<Empty> reply) override;
+  void ResumeVM(Call call, Empty request, ttrpc::Reply<Empty> reply) override;
+  void WaitVM(Call call, Empty request, ttrpc::Reply<Empty> reply) override;
+  void InspectVM(Call call, wire::InspectVMRequest request,
+                 ttrpc::Reply<wire::InspectVMResponse> reply) override;
+  void CapabilitiesVM(Call call, Empty request,
+                      ttrpc::Reply<wire::CapabilitiesVMResponse> reply) override;
+  void PropertiesVM(Call call, wire::PropertiesVMRequest request,
+                    ttrpc::Reply<wire::PropertiesVMResponse> reply) override;
+  void ModifyResource(Call call, wire::ModifyResourceRequest request,
+                      ttrpc::Reply<Empty> reply) override;
+  void VMSocket(Call call, wire::VMSocketRequest request, ttrpc::Reply<Empty> reply) override;
+  void Quit(Call call, Empty request, ttrpc::Reply<Empty> reply) override;
+
+ private:
+  const std::function<void()> on_quit_;
+  bool quitting_ = false;
+  Lifecycle lifecycle_;
+};
+
+}  // namespace bothy::vmservice
