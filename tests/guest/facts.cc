@@ -4,12 +4,14 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cinttypes>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
+#include <initializer_list>
 #include <string_view>
 
 #include "tests/guest/first_process.h"
@@ -81,15 +83,21 @@ std::string KernelLog() {
   return log;
 }
 
-// Lines of the kernel's log that tell of a guest that was stopped for too long, or is broken.
-int Complaints() {
+// Lines of the kernel's log that have any of these signs.
+std::vector<std::string> LogLines(std::initializer_list<std::string_view> signs) {
+  std::vector<std::string> lines;
   const std::string log = KernelLog();
-  int count = 0;
-  for (const char* sign :
-       {"soft lockup", "hard LOCKUP", "rcu_preempt detected stalls", "rcu_sched detected stalls",
-        "self-detected stall", "blocked for more than", "Marking clocksource", "BUG:", "WARNING:"})
-    for (size_t at = log.find(sign); at != std::string::npos; at = log.find(sign, at + 1)) ++count;
-  return count;
+  for (size_t begin = 0; begin < log.size();) {
+    const size_t end = std::min(log.find('\n', begin), log.size());
+    const std::string_view line(log.data() + begin, end - begin);
+    begin = end + 1;
+    for (const std::string_view sign : signs) {
+      if (line.find(sign) == std::string_view::npos) continue;
+      lines.emplace_back(line);
+      break;
+    }
+  }
+  return lines;
 }
 
 // The largest step between two readings of the monotonic clock, one right after the other, for a
@@ -142,7 +150,13 @@ std::vector<std::string> All() {
   }
   add("clock.source", Line("/sys/devices/system/clocksource/clocksource0/current_clocksource"));
   add("clock.now", Clocks());
-  add("log.complaints", std::to_string(Complaints()));
+  for (const std::string& line : LogLines({"soft lockup", "hard LOCKUP", "detected stalls",
+                                           "self-detected stall", "blocked for more than"})) {
+    add("log.stall", line);
+  }
+  for (const std::string& line : LogLines({"BUG:", "WARNING:", "Marking clocksource"})) {
+    add("log.complaint", line);
+  }
   return facts;
 }
 
