@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "boot/large_buffer.h"
 #include "boot/payload_codecs.h"
 #include "support/endian.h"
 #include "support/mapping.h"
@@ -47,8 +48,9 @@ class Lz4Decoder final : public PayloadDecoder {
     return done;
   }
 
-  // There is no checksum to verify.
-  absl::Status Finish(uint64_t) override { return absl::OkStatus(); }
+  // One block, which then needn't pass through block_.
+  [[nodiscard]] size_t PreferredReadBytes() const override { return kBlockBytes; }
+  [[nodiscard]] bool HasChecksum() const override { return false; }
 
  private:
   // The packed size of the next block, which the source stands before; 0 at the end.
@@ -81,11 +83,9 @@ class Lz4Decoder final : public PayloadDecoder {
     return static_cast<size_t>(n);
   }
 
-  // Pages appear as they are touched, and are gone with the decoder.
   static absl::Status Allocate(Mapping& mapping, size_t bytes) {
     if (mapping.size() != 0) return absl::OkStatus();
-    ASSIGN_OR_RETURN(mapping, Mapping::Create(bytes, PROT_READ | PROT_WRITE,
-                                              MAP_PRIVATE | MAP_ANONYMOUS, -1, 0, "lz4 buffer"));
+    ASSIGN_OR_RETURN(mapping, AllocateLargeBuffer(bytes));
     return absl::OkStatus();
   }
 

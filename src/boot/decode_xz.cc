@@ -2,6 +2,7 @@
 // undoes the x86 branch filter that kernels are packed with.
 #include <lzma.h>
 
+#include "boot/large_buffer.h"
 #include "boot/payload_codecs.h"
 
 namespace bothy::boot {
@@ -9,6 +10,15 @@ namespace {
 
 // The dictionary and what the decoder needs beside it.
 constexpr uint64_t kMemoryLimit = kMaxWindowBytes + (1 << 20);
+
+constexpr lzma_allocator kAllocator = {
+    .alloc = [](void*, size_t count, size_t bytes) -> void* {
+      size_t total = 0;
+      return __builtin_mul_overflow(count, bytes, &total) ? nullptr : AllocateForCodec(total);
+    },
+    .free = [](void*, void* address) { FreeForCodec(address); },
+    .opaque = nullptr,
+};
 
 class XzDecoder final : public PayloadDecoder {
  public:
@@ -18,6 +28,7 @@ class XzDecoder final : public PayloadDecoder {
   XzDecoder& operator=(const XzDecoder&) = delete;
 
   [[nodiscard]] bool Init() {
+    stream_.allocator = &kAllocator;
     return ::lzma_stream_decoder(&stream_, kMemoryLimit, /*flags=*/0) == LZMA_OK;
   }
 

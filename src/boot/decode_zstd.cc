@@ -1,9 +1,12 @@
 // libzstd in streaming mode: its window (kernels: up to 128 MiB, touched only as far as the stream
 // reaches) holds the history.
+// For an allocator of ours; we link the archive, whose interface doesn't change under us.
+#define ZSTD_STATIC_LINKING_ONLY
 #include <zstd.h>
 #include <zstd_errors.h>
 
 #include "absl/strings/str_cat.h"
+#include "boot/large_buffer.h"
 #include "boot/payload_codecs.h"
 
 namespace bothy::boot {
@@ -11,6 +14,12 @@ namespace {
 
 constexpr int kMaxWindowLog = 27;
 static_assert(uint64_t{1} << kMaxWindowLog == kMaxWindowBytes);
+
+constexpr ZSTD_customMem kAllocator = {
+    .customAlloc = [](void*, size_t bytes) { return AllocateForCodec(bytes); },
+    .customFree = [](void*, void* address) { FreeForCodec(address); },
+    .opaque = nullptr,
+};
 
 class ZstdDecoder final : public PayloadDecoder {
  public:
@@ -20,7 +29,7 @@ class ZstdDecoder final : public PayloadDecoder {
   ZstdDecoder& operator=(const ZstdDecoder&) = delete;
 
   [[nodiscard]] bool Init() {
-    context_ = ::ZSTD_createDCtx();
+    context_ = ::ZSTD_createDCtx_advanced(kAllocator);
     return context_ != nullptr &&
            !::ZSTD_isError(::ZSTD_DCtx_setParameter(context_, ZSTD_d_windowLogMax, kMaxWindowLog));
   }

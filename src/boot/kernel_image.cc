@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <array>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "boot/initrd_placement.h"
 #include "boot/low_memory_map.h"
 #include "boot/memory_map.h"
 #include "boot/payload_decoder.h"
@@ -32,42 +34,21 @@ constexpr uint64_t kVmlinuxInitrdMax = 0x7FFF'FFFF;
 constexpr uint64_t kEntry64Offset = 0x200;
 // Notes of a kernel take a few hundred bytes.
 constexpr uint64_t kMaxNoteBytes = 64 * memory::kKiB;
+// Pieces that files are read in by several threads, and how many of those are worth their start.
+constexpr uint64_t kReadBytes = 2 * memory::kMiB;
+constexpr unsigned kMaxLoadThreads = 4;
 
-// Everything of the layout's RAM at or above 1 MiB, within [0, limit), that isn't `taken`,
-// best place for an initrd first: the highest range below 4 GiB comes first, high RAM last.
-std::vector<AddressRange> FreeRanges(const Layout& layout, uint64_t limit,
-                                     const AddressRange& taken) {
-  std::vector<AddressRange> free;
-  auto add = [&](uint64_t base, uint64_t end) {
-    if (base < end) free.push_back({base, end - base});
-  };
-  for (const memory::RamRange& ram : layout.ram) {
-    const uint64_t base = std::max(ram.guest.base, kHighLoadBase);
-    const uint64_t end = std::min(ram.guest.end(), limit);
-    add(std::max(base, taken.end()), end);
-    add(base, std::min(end, taken.base));
+// Has `range` of `file` read to guest-physical address `gpa`.
+absl::Status ReadInPieces(const BootFile& file, const FileRange& range, uint64_t gpa,
+                          GuestMemory& memory, ParallelWork& work) {
+  ASSIGN_OR_RETURN(const std::span<uint8_t> target, memory.HostRange(gpa, range.size));
+  for (uint64_t done = 0; done < target.size(); done += kReadBytes) {
+    const std::span<uint8_t> piece =
+        target.subspan(done, std::min<uint64_t>(kReadBytes, target.size() - done));
+    work.Submit(
+        [&file, offset = range.offset + done, piece] { return file.ReadAt(offset, piece); });
   }
-  std::stable_sort(free.begin(), free.end(), [](const AddressRange& a, const AddressRange& b) {
-    const bool a_high = a.base >= memory::k4GiB;
-    const bool b_high = b.base >= memory::k4GiB;
-    return a_high != b_high ? b_high : a.base > b.base;
-  });
-  return free;
-}
-
-std::optional<uint64_t> PlaceHigh(const std::vector<AddressRange>& ranges, uint64_t bytes) {
-  for (const AddressRange& range : ranges) {
-    if (bytes > range.size) continue;
-    const uint64_t gpa = (range.end() - bytes) & ~(memory::kPageSize - 1);
-    if (gpa >= range.base) return gpa;
-  }
-  return std::nullopt;
-}
-
-uint64_t UsableRam(const Layout& layout) {
-  uint64_t bytes = 0;
-  for (const AddressRange& range : FreeRanges(layout, UINT64_MAX, {0, 0})) bytes += range.size;
-  return bytes;
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -75,6 +56,10 @@ uint64_t UsableRam(const Layout& layout) {
 absl::StatusOr<Initrd> Initrd::Open(const std::string& path) {
   auto file = BootFile::Open(path);
   if (!file.ok()) return WithContext(file.status(), kInitrdField);
+  if (file->size() == 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(std::string(kInitrdField), ": ", path, ": the file is empty"));
+  }
   return Initrd(std::move(file).value());
 }
 
@@ -181,7 +166,7 @@ absl::Status KernelImage::Check(const LoadRequest& request, const Layout& layout
       return WithContext(WithContext(status, file_.path()), kKernelField);
     }
   }
-  const uint64_t usable = UsableRam(layout);
+  const uint64_t usable = UsableRamBytes(layout);
   if (request.initrd != nullptr &&
       request.initrd->file().size() > usable - std::min(usable, kernel_bytes)) {
     return absl::ResourceExhaustedError(
@@ -192,86 +177,80 @@ absl::Status KernelImage::Check(const LoadRequest& request, const Layout& layout
   return absl::OkStatus();
 }
 
-absl::StatusOr<KernelImage::Placement> KernelImage::LoadKernel(Unpack unpack,
-                                                               GuestMemory& memory) const {
-  if (elf_) return LoadElf(memory);
-  return unpack == Unpack::kGuest ? LoadSelfUnpacking(memory) : LoadPacked(memory);
+absl::StatusOr<KernelImage::Placement> KernelImage::LoadKernel(Unpack unpack, GuestMemory& memory,
+                                                               ParallelWork& work) const {
+  if (elf_) return LoadElf(memory, work);
+  return unpack == Unpack::kGuest ? LoadSelfUnpacking(memory, work) : LoadPacked(memory, work);
 }
 
-absl::StatusOr<KernelImage::Placement> KernelImage::LoadPacked(GuestMemory& memory) const {
+absl::StatusOr<KernelImage::Placement> KernelImage::LoadPacked(GuestMemory& memory,
+                                                               ParallelWork& work) const {
   ASSIGN_OR_RETURN(const std::unique_ptr<PayloadDecoder> decoder,
                    PayloadDecoder::Create(file_, bzimage_->payload.offset, bzimage_->payload.size));
-  ASSIGN_OR_RETURN(const ElfImage image, LoadElfStream(*decoder, memory));
+  ASSIGN_OR_RETURN(const ElfImage image, SegmentLoader(memory, work).LoadStream(*decoder));
   return Placement{.span = image.span, .entry = image.entry, .mode = EntryMode::kLong64};
 }
 
-absl::StatusOr<KernelImage::Placement> KernelImage::LoadSelfUnpacking(GuestMemory& memory) const {
+absl::StatusOr<KernelImage::Placement> KernelImage::LoadSelfUnpacking(GuestMemory& memory,
+                                                                      ParallelWork& work) const {
   const AddressRange range{bzimage_->preferred_base, bzimage_->init_bytes};
   RETURN_IF_ERROR(CheckRangeIsRam(range, memory.layout()));
-  ASSIGN_OR_RETURN(const std::span<uint8_t> target,
-                   memory.HostRange(range.base, bzimage_->protected_mode.size));
-  RETURN_IF_ERROR(file_.ReadAt(bzimage_->protected_mode.offset, target));
+  RETURN_IF_ERROR(ReadInPieces(file_, bzimage_->protected_mode, range.base, memory, work));
   return Placement{.span = range, .entry = range.base + kEntry64Offset, .mode = EntryMode::kLong64};
 }
 
-absl::StatusOr<KernelImage::Placement> KernelImage::LoadElf(GuestMemory& memory) const {
-  for (const ElfSegment& segment : elf_->segments) {
-    RETURN_IF_ERROR(CheckRangeIsRam(segment.memory, memory.layout()));
-    ASSIGN_OR_RETURN(const std::span<uint8_t> target,
-                     memory.HostRange(segment.memory.base, segment.file_bytes));
-    RETURN_IF_ERROR(file_.ReadAt(segment.file_offset, target));
-  }
+absl::StatusOr<KernelImage::Placement> KernelImage::LoadElf(GuestMemory& memory,
+                                                            ParallelWork& work) const {
+  RETURN_IF_ERROR(SegmentLoader(memory, work).LoadFile(file_, *elf_));
   if (pvh_entry_) {
     return Placement{.span = elf_->span, .entry = *pvh_entry_, .mode = EntryMode::kProtected32};
   }
   return Placement{.span = elf_->span, .entry = elf_->entry, .mode = EntryMode::kLong64};
 }
 
-absl::StatusOr<uint64_t> KernelImage::PlaceInitrd(uint64_t initrd_bytes, const AddressRange& kernel,
-                                                  EntryMode mode, const Layout& layout) const {
-  const uint64_t preferred_max = bzimage_ ? bzimage_->header.initrd_addr_max : kVmlinuxInitrdMax;
-  std::optional<uint64_t> gpa =
-      PlaceHigh(FreeRanges(layout, preferred_max + 1, kernel), initrd_bytes);
-  if (!gpa) {
-    // A kernel that can be above 4 GiB itself takes its initrd from anywhere; Linux's PVH entry
-    // keeps only 32 bits of the address.
-    const bool anywhere =
-        !bzimage_ || (bzimage_->header.xloadflags & XLF_CAN_BE_LOADED_ABOVE_4G) != 0;
-    const uint64_t limit = !anywhere                         ? preferred_max + 1
-                           : mode == EntryMode::kProtected32 ? memory::k4GiB
-                                                             : UINT64_MAX;
-    gpa = PlaceHigh(FreeRanges(layout, limit, kernel), initrd_bytes);
-  }
+absl::StatusOr<AddressRange> KernelImage::LoadInitrd(const Initrd& initrd, const Placement& kernel,
+                                                     GuestMemory& memory,
+                                                     ParallelWork& work) const {
+  // A kernel that can be above 4 GiB itself takes its initrd from anywhere; Linux's PVH entry keeps
+  // only 32 bits of the address.
+  const uint64_t preferred =
+      (bzimage_ ? bzimage_->header.initrd_addr_max : kVmlinuxInitrdMax) + uint64_t{1};
+  const bool anywhere =
+      !bzimage_ || (bzimage_->header.xloadflags & XLF_CAN_BE_LOADED_ABOVE_4G) != 0;
+  const uint64_t limit = kernel.mode == EntryMode::kProtected32 ? memory::k4GiB
+                         : anywhere                             ? UINT64_MAX
+                                                                : preferred;
+  const uint64_t bytes = initrd.file().size();
+  const std::optional<uint64_t> gpa = PlaceInitrd(
+      {.initrd_bytes = bytes, .kernel = kernel.span, .preferred_limit = preferred, .limit = limit},
+      memory.layout());
   if (!gpa) {
     return absl::ResourceExhaustedError(
-        absl::StrCat(initrd_bytes, " bytes don't fit beside the kernel in ",
-                     layout.ram_bytes / memory::kMiB, " MiB of RAM"));
+        absl::StrCat(bytes, " bytes don't fit beside the kernel in ",
+                     memory.layout().ram_bytes / memory::kMiB, " MiB of RAM"));
   }
-  return *gpa;
+  RETURN_IF_ERROR(ReadInPieces(initrd.file(), {0, bytes}, *gpa, memory, work));
+  RETURN_IF_ERROR(work.Finish());
+  return AddressRange{*gpa, bytes};
 }
 
 absl::StatusOr<hypervisor::EntryRegisters> KernelImage::Load(const LoadRequest& request,
                                                              GuestMemory& memory) const {
   RETURN_IF_ERROR(Check(request, memory.layout()));
-  auto placement = LoadKernel(request.unpack, memory);
-  if (!placement.ok()) {
-    return WithContext(WithContext(placement.status(), file_.path()), kKernelField);
+  ParallelWork work(std::min(std::thread::hardware_concurrency(), kMaxLoadThreads));
+  auto placement = LoadKernel(request.unpack, memory, work);
+  const absl::Status kernel_status = placement.ok() ? work.Finish() : placement.status();
+  if (!kernel_status.ok()) {
+    return WithContext(WithContext(kernel_status, file_.path()), kKernelField);
   }
 
-  uint64_t initrd_gpa = 0;
-  uint64_t initrd_bytes = 0;
+  AddressRange initrd;
   if (request.initrd != nullptr) {
-    const BootFile& file = request.initrd->file();
-    initrd_bytes = file.size();
-    auto load = [&]() -> absl::Status {
-      ASSIGN_OR_RETURN(
-          initrd_gpa, PlaceInitrd(initrd_bytes, placement->span, placement->mode, memory.layout()));
-      ASSIGN_OR_RETURN(const std::span<uint8_t> target, memory.HostRange(initrd_gpa, initrd_bytes));
-      return file.ReadAt(0, target);
-    };
-    if (absl::Status status = load(); !status.ok()) {
-      return WithContext(WithContext(status, file.path()), kInitrdField);
+    auto loaded = LoadInitrd(*request.initrd, *placement, memory, work);
+    if (!loaded.ok()) {
+      return WithContext(WithContext(loaded.status(), request.initrd->file().path()), kInitrdField);
     }
+    initrd = *loaded;
   }
 
   std::vector<uint8_t> command_line(request.command_line.begin(), request.command_line.end());
@@ -284,8 +263,8 @@ absl::StatusOr<hypervisor::EntryRegisters> KernelImage::Load(const LoadRequest& 
   if (placement->mode == EntryMode::kProtected32) {
     RETURN_IF_ERROR(WritePvhStartInfo({.memory_map = map,
                                        .command_line_gpa = kCommandLine,
-                                       .initrd_gpa = initrd_gpa,
-                                       .initrd_bytes = initrd_bytes,
+                                       .initrd_gpa = initrd.base,
+                                       .initrd_bytes = initrd.size,
                                        .rsdp_gpa = request.rsdp_gpa},
                                       memory));
     registers.rbx = kPvhStartInfo;
@@ -294,8 +273,8 @@ absl::StatusOr<hypervisor::EntryRegisters> KernelImage::Load(const LoadRequest& 
         kZeroPage, BuildZeroPage({.header = bzimage_ ? bzimage_->header : setup_header{},
                                   .memory_map = map,
                                   .command_line_gpa = kCommandLine,
-                                  .initrd_gpa = initrd_gpa,
-                                  .initrd_bytes = initrd_bytes,
+                                  .initrd_gpa = initrd.base,
+                                  .initrd_bytes = initrd.size,
                                   .rsdp_gpa = request.rsdp_gpa})));
     registers.rsi = kZeroPage;
   }

@@ -31,6 +31,7 @@
 #include "boot/bzimage.h"
 #include "boot/cpu_entry.h"
 #include "boot/elf_image.h"
+#include "boot/parallel_work.h"
 #include "hypervisor/vm.h"
 #include "memory/guest_memory.h"
 #include "memory/layout.h"
@@ -56,7 +57,7 @@ enum class Unpack : uint8_t {
 
 struct LoadRequest {
   const Initrd* initrd = nullptr;
-  std::string_view command_line;
+  std::string_view command_line = {};
   uint64_t rsdp_gpa = 0;  // where acpi/ put the RSDP; 0: no ACPI
   Unpack unpack = Unpack::kHost;
 };
@@ -93,12 +94,16 @@ class KernelImage {
     EntryMode mode = EntryMode::kLong64;
   };
   absl::Status CheckCommandLine(std::string_view command_line) const;
-  absl::StatusOr<Placement> LoadKernel(Unpack unpack, memory::GuestMemory& memory) const;
-  absl::StatusOr<Placement> LoadPacked(memory::GuestMemory& memory) const;
-  absl::StatusOr<Placement> LoadSelfUnpacking(memory::GuestMemory& memory) const;
-  absl::StatusOr<Placement> LoadElf(memory::GuestMemory& memory) const;
-  absl::StatusOr<uint64_t> PlaceInitrd(uint64_t initrd_bytes, const memory::AddressRange& kernel,
-                                       EntryMode mode, const memory::Layout& layout) const;
+  absl::StatusOr<Placement> LoadKernel(Unpack unpack, memory::GuestMemory& memory,
+                                       ParallelWork& work) const;
+  absl::StatusOr<Placement> LoadPacked(memory::GuestMemory& memory, ParallelWork& work) const;
+  absl::StatusOr<Placement> LoadSelfUnpacking(memory::GuestMemory& memory,
+                                              ParallelWork& work) const;
+  absl::StatusOr<Placement> LoadElf(memory::GuestMemory& memory, ParallelWork& work) const;
+  // Returns where it is.
+  absl::StatusOr<memory::AddressRange> LoadInitrd(const Initrd& initrd, const Placement& kernel,
+                                                  memory::GuestMemory& memory,
+                                                  ParallelWork& work) const;
 
   BootFile file_;
   // One of the two.

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <string_view>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "boot/payload_codecs.h"
@@ -41,11 +40,7 @@ class StoredDecoder final : public PayloadDecoder {
     RETURN_IF_ERROR(source_.Take(out.first(n)));
     return n;
   }
-  absl::Status Skip(uint64_t bytes) override {
-    source_.Skip(std::min(bytes, source_.left()));
-    return absl::OkStatus();
-  }
-  absl::Status Finish(uint64_t) override { return absl::OkStatus(); }
+  [[nodiscard]] bool HasChecksum() const override { return false; }
 
  private:
   PayloadSource source_;
@@ -75,18 +70,5 @@ absl::StatusOr<std::unique_ptr<PayloadDecoder>> PayloadDecoder::Create(const Boo
   }
   return absl::InvalidArgumentError("packed in an unknown format");
 }
-
-absl::Status PayloadDecoder::Skip(uint64_t bytes) {
-  std::vector<uint8_t> discard(std::min<uint64_t>(bytes, 128 * 1024));
-  while (bytes > 0) {
-    const size_t wanted = std::min<uint64_t>(bytes, discard.size());
-    ASSIGN_OR_RETURN(const size_t n, Read(std::span(discard).first(wanted)));
-    if (n < wanted) break;
-    bytes -= n;
-  }
-  return absl::OkStatus();
-}
-
-absl::Status PayloadDecoder::Finish(uint64_t limit) { return Skip(limit); }
 
 }  // namespace bothy::boot

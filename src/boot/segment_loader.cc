@@ -1,69 +1,34 @@
 #include "boot/segment_loader.h"
 
 #include <algorithm>
-#include <array>
 #include <cstring>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "boot/large_buffer.h"
+#include "support/endian.h"
 
 namespace bothy::boot {
 namespace {
 
-// The decoder's output so far: `head`, which was needed to know where the rest goes, and behind it
-// whatever the decoder gives next.
-class Stream {
- public:
-  Stream(PayloadDecoder& decoder, std::span<const uint8_t> head) : decoder_(decoder), head_(head) {}
+constexpr size_t kFileReadBytes = size_t{1} << 20;
 
-  absl::Status SeekTo(uint64_t offset) {
-    const uint64_t distance = offset - position_;
-    if (distance > kMaxPassedOverBytes) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("ELF file has a gap of ", distance, " bytes between segments"));
-    }
-    const uint64_t from_head = std::min<uint64_t>(distance, HeadLeft().size());
-    position_ = offset;
-    return distance > from_head ? decoder_.Skip(distance - from_head) : absl::OkStatus();
+bool IsZero(std::span<const uint8_t> bytes) {
+  // Most pages that aren't zero show it at once.
+  if (bytes.empty() || bytes[0] != 0) return bytes.empty();
+  return std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0;
+}
+
+// Copies `from` to `to`, which reads as zero, a page of `to` at a time.
+void CopyNonZeroPages(uint8_t* to, std::span<const uint8_t> from) {
+  while (!from.empty()) {
+    const size_t in_page = memory::kPageSize - reinterpret_cast<uintptr_t>(to) % memory::kPageSize;
+    const std::span<const uint8_t> page = from.first(std::min(in_page, from.size()));
+    if (!IsZero(page)) std::memcpy(to, page.data(), page.size());
+    to += page.size();
+    from = from.subspan(page.size());
   }
-
-  absl::Status Read(std::span<uint8_t> out) {
-    const std::span<const uint8_t> head = HeadLeft().first(std::min(HeadLeft().size(), out.size()));
-    if (!head.empty()) std::memcpy(out.data(), head.data(), head.size());
-    position_ += out.size();
-    out = out.subspan(head.size());
-    ASSIGN_OR_RETURN(const size_t n, decoder_.Read(out));
-    if (n < out.size()) {
-      return absl::InvalidArgumentError("ELF file is truncated: a segment lies behind its end");
-    }
-    return absl::OkStatus();
-  }
-
- private:
-  [[nodiscard]] std::span<const uint8_t> HeadLeft() const {
-    return head_.subspan(std::min<uint64_t>(position_, head_.size()));
-  }
-
-  PayloadDecoder& decoder_;
-  std::span<const uint8_t> head_;
-  uint64_t position_ = 0;
-};
-
-// The linker pads a segment to a large page.
-constexpr uint64_t kMaxPaddingBytes = 2 * memory::kMiB;
-
-// Whether `b`, which follows `a` in the file, is as far from it in memory, so that one read serves
-// both. The bytes between them, padding of the linker, then land in RAM between them, which must
-// belong to nobody.
-bool Adjoin(const ElfSegment& a, const ElfSegment& b, const ElfImage& image) {
-  if (a.file_bytes != a.memory.size || b.memory.base < a.memory.end() ||
-      b.memory.base - a.memory.base != b.file_offset - a.file_offset) {
-    return false;
-  }
-  const memory::AddressRange padding{a.memory.end(), b.memory.base - a.memory.end()};
-  return padding.size <= kMaxPaddingBytes &&
-         std::none_of(image.segments.begin(), image.segments.end(),
-                      [&](const ElfSegment& other) { return other.memory.Overlaps(padding); });
 }
 
 }  // namespace
@@ -81,11 +46,27 @@ absl::Status CheckRangeIsRam(const memory::AddressRange& range, const memory::La
                       range.end(), layout.ram_bytes / memory::kMiB));
 }
 
-absl::StatusOr<ElfImage> LoadElfStream(PayloadDecoder& decoder, memory::GuestMemory& memory) {
+absl::Status SegmentLoader::LoadFile(const BootFile& file, const ElfImage& image) {
+  RETURN_IF_ERROR(ResolveTargets(image));
+  for (const Target& target : shared_->targets) {
+    for (uint64_t done = 0; done < target.memory.size();) {
+      const size_t n = std::min<uint64_t>(kFileReadBytes, target.memory.size() - done);
+      ASSIGN_OR_RETURN(Mapping buffer, TakeBuffer(kFileReadBytes));
+      RETURN_IF_ERROR(file.ReadAt(target.file_offset + done, buffer.bytes().first(n)));
+      Submit(target.file_offset + done, std::move(buffer), n);
+      done += n;
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ElfImage> SegmentLoader::LoadStream(PayloadDecoder& decoder) {
+  const size_t chunk_bytes = decoder.PreferredReadBytes();
+  ASSIGN_OR_RETURN(Mapping buffer, TakeBuffer(chunk_bytes));
+  ASSIGN_OR_RETURN(size_t n, decoder.Read(buffer.bytes().first(chunk_bytes)));
+
   // The linker puts program headers right behind the file header.
-  std::array<uint8_t, 4096> buffer;
-  ASSIGN_OR_RETURN(const size_t head_bytes, decoder.Read(buffer));
-  const std::span<const uint8_t> head = std::span<const uint8_t>(buffer).first(head_bytes);
+  const std::span<const uint8_t> head = buffer.bytes().first(n);
   ASSIGN_OR_RETURN(const ElfHeader header, ParseElfHeader(head));
   const FileRange& table = header.program_headers;
   if (table.offset > head.size() || table.size > head.size() - table.offset) {
@@ -93,28 +74,87 @@ absl::StatusOr<ElfImage> LoadElfStream(PayloadDecoder& decoder, memory::GuestMem
   }
   ASSIGN_OR_RETURN(ElfImage image,
                    ParseProgramHeaders(header, head.subspan(table.offset, table.size)));
-  for (const ElfSegment& segment : image.segments) {
-    RETURN_IF_ERROR(CheckRangeIsRam(segment.memory, memory.layout()));
+  RETURN_IF_ERROR(ResolveTargets(image));
+  uint64_t file_end = 0;
+  uint64_t wanted = 0;
+  for (const Target& target : shared_->targets) {
+    file_end = target.file_offset + target.memory.size();
+    wanted += target.memory.size();
+  }
+  if (file_end - wanted > kMaxPassedOverBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("ELF file has ", file_end - wanted, " bytes between its segments"));
   }
 
-  Stream stream(decoder, head);
-  for (size_t i = 0; i < image.segments.size();) {
-    const ElfSegment& first = image.segments[i];
-    size_t last = i;
-    while (last + 1 < image.segments.size() &&
-           Adjoin(image.segments[last], image.segments[last + 1], image)) {
-      ++last;
+  const uint64_t limit = file_end + kMaxPassedOverBytes;
+  uint64_t position = 0;
+  while (true) {
+    const bool ended = n < chunk_bytes;
+    if (position < file_end) {
+      Submit(position, std::move(buffer), n);
+      buffer = Mapping();
     }
-    const uint64_t file_end = image.segments[last].file_end();
-    i = last + 1;
-    if (file_end == first.file_offset) continue;
-    RETURN_IF_ERROR(stream.SeekTo(first.file_offset));
-    auto target = memory.HostRange(first.memory.base, file_end - first.file_offset);
-    RETURN_IF_ERROR(target.status());
-    RETURN_IF_ERROR(stream.Read(*target));
+    position += n;
+    if (ended && position < file_end) {
+      return absl::InvalidArgumentError("ELF file is truncated: a segment lies behind its end");
+    }
+    if (ended || (position >= file_end && !decoder.HasChecksum())) break;
+    if (position >= limit) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "payload goes on for more than ", kMaxPassedOverBytes, " bytes behind the kernel"));
+    }
+    if (buffer.size() == 0) {
+      ASSIGN_OR_RETURN(buffer, TakeBuffer(chunk_bytes));
+    }
+    ASSIGN_OR_RETURN(n, decoder.Read(buffer.bytes().first(chunk_bytes)));
   }
-  RETURN_IF_ERROR(decoder.Finish(kMaxPassedOverBytes));
   return image;
+}
+
+absl::Status SegmentLoader::ResolveTargets(const ElfImage& image) {
+  for (const ElfSegment& segment : image.segments) {
+    RETURN_IF_ERROR(CheckRangeIsRam(segment.memory, memory_.layout()));
+    if (segment.file_bytes == 0) continue;
+    ASSIGN_OR_RETURN(const std::span<uint8_t> target,
+                     memory_.HostRange(segment.memory.base, segment.file_bytes));
+    shared_->targets.push_back({segment.file_offset, target});
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Mapping> SegmentLoader::TakeBuffer(size_t bytes) {
+  {
+    const std::lock_guard lock(shared_->mutex);
+    if (!shared_->free_buffers.empty()) {
+      Mapping buffer = std::move(shared_->free_buffers.back());
+      shared_->free_buffers.pop_back();
+      return buffer;
+    }
+  }
+  return AllocateLargeBuffer(bytes);
+}
+
+void SegmentLoader::Submit(uint64_t file_offset, Mapping buffer, size_t bytes) {
+  // std::function wants to be copyable.
+  auto owned = std::make_shared<Mapping>(std::move(buffer));
+  work_.Submit([shared = shared_, file_offset, owned = std::move(owned), bytes]() -> absl::Status {
+    Deposit(*shared, file_offset, owned->bytes().first(bytes));
+    const std::lock_guard lock(shared->mutex);
+    shared->free_buffers.push_back(std::move(*owned));
+    return absl::OkStatus();
+  });
+}
+
+void SegmentLoader::Deposit(const Shared& shared, uint64_t file_offset,
+                            std::span<const uint8_t> bytes) {
+  for (const Target& target : shared.targets) {
+    const uint64_t begin = std::max(file_offset, target.file_offset);
+    const uint64_t end =
+        std::min(file_offset + bytes.size(), target.file_offset + target.memory.size());
+    if (begin >= end) continue;
+    CopyNonZeroPages(target.memory.data() + (begin - target.file_offset),
+                     bytes.subspan(begin - file_offset, end - begin));
+  }
 }
 
 }  // namespace bothy::boot

@@ -1,21 +1,65 @@
-// Copies the segments of an ELF image from a decoder to guest RAM in one pass.
+// Copies the segments of an ELF image to guest RAM.
+//
+// Through buffers that helpers of ParallelWork empty. Pages of zeroes aren't written: a third of a
+// Linux kernel is padding and memory that begins as zero, which then costs neither time nor RAM of
+// the host until the guest touches it.
 #pragma once
 
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <vector>
+
+#include "boot/boot_file.h"
 #include "boot/elf_image.h"
+#include "boot/parallel_work.h"
 #include "boot/payload_decoder.h"
 #include "memory/guest_memory.h"
+#include "support/mapping.h"
 #include "support/status.h"
 
 namespace bothy::boot {
 
-// Whether [range) of a kernel can be loaded into RAM of this layout: InvalidArgument where RAM can
+// Whether a kernel can be loaded to `range` in RAM of this layout: InvalidArgument where RAM can
 // never be, ResourceExhausted where there just isn't enough.
 absl::Status CheckRangeIsRam(const memory::AddressRange& range, const memory::Layout& layout);
 
-// Reads an ELF file's headers from the beginning of `decoder`'s output, then its segments to their
-// places. The output before, between and behind segments is passed over, at most
-// kMaxPassedOverBytes of it each time.
-absl::StatusOr<ElfImage> LoadElfStream(PayloadDecoder& decoder, memory::GuestMemory& memory);
+// One loading. `memory` and `work` must outlive it; work.Finish() says when everything is there.
+class SegmentLoader {
+ public:
+  SegmentLoader(memory::GuestMemory& memory, ParallelWork& work)
+      : memory_(memory), work_(work), shared_(std::make_shared<Shared>()) {}
+
+  // From an ELF file as it is.
+  absl::Status LoadFile(const BootFile& file, const ElfImage& image);
+  // Reads the headers from the beginning of the decoder's output, then the segments; returns what
+  // the headers said.
+  absl::StatusOr<ElfImage> LoadStream(PayloadDecoder& decoder);
+
+ private:
+  // Where the bytes of a segment go; all of it is RAM.
+  struct Target {
+    uint64_t file_offset;
+    std::span<uint8_t> memory;
+  };
+  // What tasks use, which may outlive the loader when it fails half-way.
+  struct Shared {
+    std::vector<Target> targets;  // ascending by file offset; unchanged once tasks exist
+    std::mutex mutex;
+    std::vector<Mapping> free_buffers;  // guarded by mutex
+  };
+
+  absl::Status ResolveTargets(const ElfImage& image);
+  absl::StatusOr<Mapping> TakeBuffer(size_t bytes);
+  // Has the first `bytes` of `buffer`, which lie at `file_offset`, copied to where they belong.
+  void Submit(uint64_t file_offset, Mapping buffer, size_t bytes);
+  static void Deposit(const Shared& shared, uint64_t file_offset, std::span<const uint8_t> bytes);
+
+  memory::GuestMemory& memory_;
+  ParallelWork& work_;
+  std::shared_ptr<Shared> shared_;
+};
 
 // Generous for what a linker puts between segments and what the kernel's build appends
 // (relocations); a limit for a stream that claims to unpack to petabytes.

@@ -49,9 +49,7 @@ class ConfigRegisters {
 inline constexpr uint16_t kIdRegister = 0x00;         // vendor, device
 inline constexpr uint16_t kCommandRegister = 0x04;    // command, status
 inline constexpr uint16_t kClassRegister = 0x08;      // revision, class code
-inline constexpr uint16_t kHeaderRegister = 0x0C;     // cache line, latency, header type, BIST
 
-inline constexpr uint32_t kCommandIo = 1U << 0;
 inline constexpr uint32_t kCommandMemory = 1U << 1;
 inline constexpr uint32_t kCommandBusMaster = 1U << 2;
 inline constexpr uint32_t kCommandSerr = 1U << 8;
