@@ -319,7 +319,7 @@ TEST(KernelImageTest, MemoryMapLeavesOutHolesAndReservesTables) {
   EXPECT_THAT(E820Of(ZeroPage(**memory)),
               ::testing::ElementsAre(E820{0, 0x9'FC00, 1}, E820{0x9'FC00, 0x400, 2},
                                      E820{0xE'0000, 0x2'0000, 2}, E820{kMiB, 3 * kGiB - kMiB, 1},
-                                     E820{memory::kEcamBase, memory::kEcamSize, 2},
+                                     E820{memory::kEcamBase, memory::kEcamBusSize, 2},
                                      E820{4 * kGiB, 3 * kGiB, 1}));
 }
 

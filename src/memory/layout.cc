@@ -41,11 +41,12 @@ absl::StatusOr<Layout> ComputeLayout(const LayoutOptions& options) {
   Layout layout;
   layout.ram_bytes = options.ram_bytes;
   layout.low_mmio = {k4GiB - gap, gap};
-  layout.ecam = {kEcamBase, kEcamSize};
+  layout.ecam = {kEcamBase, options.pci_buses * kEcamBusSize};
   if (layout.low_mmio.base < kEcamBase) {
     layout.pci_mmio32.push_back({layout.low_mmio.base, kEcamBase - layout.low_mmio.base});
   }
-  layout.pci_mmio32.push_back({layout.ecam.end(), kIoApicBase - layout.ecam.end()});
+  constexpr uint64_t kAboveEcam = kEcamBase + kEcamReserved;
+  layout.pci_mmio32.push_back({kAboveEcam, kIoApicBase - kAboveEcam});
 
   const uint64_t low_ram = std::min(options.ram_bytes, layout.low_mmio.base);
   const uint64_t max_ram = std::max(options.ram_bytes, options.max_ram_bytes);

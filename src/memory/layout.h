@@ -45,7 +45,10 @@ struct LayoutOptions {
   uint64_t low_mmio_gap_bytes = 0;  // 0: 1 GiB; else 512..3072 MiB
   uint64_t high_mmio_base_bytes =
       0;  // 0: above all RAM that can ever be plugged; else at least 4 GiB
-  uint64_t high_mmio_gap_bytes = 0;    // 0: 64 GiB or what fits
+  uint64_t high_mmio_gap_bytes = 0;  // 0: 64 GiB or what fits
+  // Buses that ECAM reaches, 1..256. No more than the machine can have: guests look for devices on
+  // every one, and each look is an exit.
+  uint32_t pci_buses = 1;
   uint32_t physical_address_bits = 0;  // of the guest's CPU, 36..52
 };
 
@@ -62,7 +65,8 @@ struct Layout {
 
 // Fixed addresses inside the low MMIO window.
 inline constexpr uint64_t kEcamBase = 0xE000'0000;
-inline constexpr uint64_t kEcamSize = 256 * kMiB;  // 256 buses, 1 MiB each
+inline constexpr uint64_t kEcamReserved = 256 * kMiB;  // room for 256 buses
+inline constexpr uint64_t kEcamBusSize = 1 * kMiB;
 inline constexpr uint64_t kIoApicBase = 0xFEC0'0000;
 inline constexpr uint64_t kLocalApicBase = 0xFEE0'0000;
 // Three pages KVM needs on Intel hosts for real mode, and one for its identity map

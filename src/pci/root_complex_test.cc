@@ -71,7 +71,7 @@ class RootComplexTest : public ::testing::Test {
 };
 
 TEST_F(RootComplexTest, BothWaysReachTheHostBridge) {
-  HostBridge bridge({memory::kEcamBase, memory::kEcamSize});
+  HostBridge bridge({memory::kEcamBase, memory::kEcamReserved});
   ASSERT_TRUE(complex_.root_bus().Attach({0, 0}, bridge).ok());
   Write32(ports_, 0, 0x8000'0000);
   EXPECT_EQ(Read32(ports_, 4), 0x29C0'8086U);
@@ -258,7 +258,7 @@ TEST(ConfigRegistersTest, TheDeviceSetsWhatTheGuestCant) {
 }
 
 TEST(HostBridgeTest, ItsIdentityCantBeWritten) {
-  HostBridge bridge({memory::kEcamBase, memory::kEcamSize});
+  HostBridge bridge({memory::kEcamBase, memory::kEcamReserved});
   for (uint16_t offset = 0; offset < kConfigSpaceBytes; offset += 4) {
     const uint32_t before = bridge.ReadConfig(offset);
     bridge.WriteConfig(offset, ~before, 0xFFFF'FFFF);
