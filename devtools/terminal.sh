@@ -2,7 +2,7 @@
 # What ./dev says while it works: one line a step that is updated on a terminal, and at a failure the end of what the
 # step printed, with the step's name last.
 
-logs=${BOTHY_BUILD_DIR:-build}/logs
+logs=build/logs
 bold='' red='' green='' plain=''
 if [[ -t 1 && -z ${NO_COLOR-} ]]; then
   bold=$'\e[1m' red=$'\e[31m' green=$'\e[32m' plain=$'\e[0m'

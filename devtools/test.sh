@@ -38,16 +38,16 @@ ctest_command() {
 run_test() {
   local -A chosen=()
   local -a command=() in_lab=()
-  local all_suites="unit micro asan tsan lab" jobs
+  local all_suites="unit micro asan tsan host lab" jobs
   jobs=$(nproc)
   while (($#)) && [[ " $all_suites " == *" $1 "* ]]; do
     chosen[$1]=1
     shift
   done
-  if ((${#chosen[@]} == 0)); then chosen=([unit]=1 [micro]=1 [asan]=1 [tsan]=1 [lab]=1); fi
+  if ((${#chosen[@]} == 0)); then chosen=([unit]=1 [micro]=1 [asan]=1 [tsan]=1 [host]=1 [lab]=1); fi
 
   need build test lab
-  if [[ -v chosen[unit] || -v chosen[micro] || -v chosen[lab] ]]; then build_preset release; fi
+  if [[ -v chosen[unit] || -v chosen[micro] || -v chosen[host] || -v chosen[lab] ]]; then build_preset release; fi
   if [[ -v chosen[unit] ]]; then
     ctest_command release unit -j "$jobs" --timeout 120 "$@"
     suite unit "${command[@]}"
@@ -69,9 +69,15 @@ run_test() {
     ctest_command tsan tsan -j "$jobs" --timeout 300 "$@"
     suite tsan "${command[@]}"
   fi
-  if [[ -v chosen[lab] ]]; then
+  if [[ -v chosen[host] || -v chosen[lab] ]]; then
     step "prepare the guest" tests/guest/prepare.sh
     step "prepare the lab" tests/lab/prepare.sh
+  fi
+  if [[ -v chosen[host] ]]; then
+    ctest_command release host --timeout 600 "$@"
+    suite host "${command[@]}"
+  fi
+  if [[ -v chosen[lab] ]]; then
     ctest_command release lab --timeout 600 "$@"
     suite lab tests/lab/lab.py -- "${command[@]}"
   fi

@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-out=${BOTHY_BUILD_DIR:-build}/guest
+out=build/guest
 here=tests/guest
 # shellcheck source=tests/guest/make.sh
 . $here/make.sh

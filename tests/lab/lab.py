@@ -23,8 +23,7 @@ import time
 import tty
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-BUILD = pathlib.Path(os.environ.get("BOTHY_BUILD_DIR", ROOT / "build")).resolve()
-LAB = BUILD / "lab"
+LAB = ROOT / "build/lab"
 
 LAB_FAILED = 125  # as docker run and timeout have it
 # Without the user's own start-up files, which take an emulated CPU half a minute when they are rich.
@@ -183,9 +182,10 @@ class Session:
     Nothing here waits for the lab to take input: it may itself be waiting for its output to be read.
     """
 
-    def __init__(self, lab: Lab, options: argparse.Namespace, first: bytes):
+    def __init__(self, lab: Lab, options: argparse.Namespace, first: bytes, terminal: bool):
         self.lab = lab
         self.options = options
+        self.terminal = terminal
         self.received = bytearray()
         self.unsent = bytearray(first)
         self.resized, wakeup = socket.socketpair()
@@ -218,7 +218,7 @@ class Session:
                     elif key.fd == self.input_fd:
                         self._input()
 
-    def follow_window(self) -> None:
+    def _follow_window(self) -> None:
         signal.signal(signal.SIGWINCH, lambda *_: None)
         signal.set_wakeup_fd(self.wakeup.fileno(), warn_on_full_buffer=False)
 
@@ -300,6 +300,9 @@ class Session:
                 self.starting.done()
                 if payload.startswith(b"ready"):
                     self.unsent += frame(b"T", str(time.time_ns()).encode())
+                    if self.terminal:  # until now Ctrl-C was for this process, from now on it is for the command
+                        self._follow_window()
+                        tty.setraw(0)
                 self.timeline.append(f"{time.monotonic() - self.lab.started:6.2f} s  {payload.decode()}")
             elif kind == b"X":
                 return int(payload)
@@ -342,18 +345,16 @@ def write_all(fd: int, data: bytes) -> None:
 
 def run_in_lab(options: argparse.Namespace) -> int:
     prepare()
-    terminal = not options.command and sys.stdin.isatty() and sys.stdout.isatty()
+    terminal = all(os.isatty(fd) for fd in (0, 1, 2))
     results = pathlib.Path(options.results).resolve()
     results.mkdir(parents=True, exist_ok=True)
     command = options.command or SHELL
+    if not options.command and terminal:
+        print("A shell in the lab; leave it with exit or Ctrl-D.", file=sys.stderr)
     lab = Lab(options, results)
+    session = Session(lab, options, request(command, terminal, results), terminal)
     saved = termios.tcgetattr(0) if terminal else None
     try:
-        session = Session(lab, options, request(command, terminal, results))
-        if saved:
-            print("A shell in the lab; leave it with exit or Ctrl-D.", file=sys.stderr)
-            session.follow_window()
-            tty.setraw(0)
         status = session.run()
         if options.timeline:
             print("\n".join(session.timeline), file=sys.stderr)

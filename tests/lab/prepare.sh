@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-out=${BOTHY_BUILD_DIR:-build}/lab
+out=build/lab
 here=tests/lab
 shared=tests/guest
 # shellcheck source=tests/guest/make.sh
