@@ -356,13 +356,13 @@ def run_in_lab(options: argparse.Namespace) -> int:
     saved = termios.tcgetattr(0) if terminal else None
     try:
         status = session.run()
-        if options.timeline:
-            print("\n".join(session.timeline), file=sys.stderr)
-        return status
     finally:
         lab.end()
         if saved:
             termios.tcsetattr(0, termios.TCSADRAIN, saved)
+    if options.timeline:
+        print("\n".join(session.timeline), file=sys.stderr)
+    return status
 
 
 def run_here(options: argparse.Namespace) -> int:
@@ -412,6 +412,8 @@ def main() -> int:
         return LAB_FAILED
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # nobody reads the output any more
+        return 128 + signal.SIGPIPE
 
 
 if __name__ == "__main__":

@@ -18,18 +18,25 @@ def lab(*command, options=(), **arguments):
     return subprocess.run([*LAB, *options, "--", *command], capture_output=True, timeout=300, check=False, **arguments)
 
 
-def qemus_of(pid):
-    """The lab's machines: QEMU processes started by `pid`."""
-    found = subprocess.run(["ps", "--ppid", str(pid), "-o", "pid="], capture_output=True, text=True, check=False)
-    return [int(word) for word in found.stdout.split()]
+def process(pid):
+    """State and parent of a process, or nothing."""
+    try:
+        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return None
+    return fields[0], int(fields[1])
+
+
+def machines_of(pid):
+    """The QEMU that a launcher started."""
+    pids = [int(entry) for entry in os.listdir("/proc") if entry.isdecimal()]
+    return [child for child in pids if (found := process(child)) and found[1] == pid]
 
 
 def running(pid):
     """Whether it runs still; one that nobody has waited for yet doesn't."""
-    try:
-        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
-    except OSError:
-        return False
+    found = process(pid)
+    return found is not None and found[0] not in "ZX"
 
 
 class LabTest(unittest.TestCase):
@@ -64,7 +71,7 @@ class LabTest(unittest.TestCase):
                                   stdout=subprocess.PIPE)  # fmt: skip
         launcher = int(parent.stdout.readline())
         self.assertEqual(parent.stdout.readline(), b"begun\n")
-        machines = qemus_of(launcher)
+        machines = machines_of(launcher)
         self.assertEqual(len(machines), 1)
         parent.kill()
         parent.wait()
@@ -77,7 +84,7 @@ class LabTest(unittest.TestCase):
     def test_ends_at_an_interrupt(self):
         launcher = subprocess.Popen([*LAB, "--", "sh", "-c", "echo begun; sleep 1000"], stdout=subprocess.PIPE)
         self.assertEqual(launcher.stdout.readline(), b"begun\n")
-        machines = qemus_of(launcher.pid)
+        machines = machines_of(launcher.pid)
         launcher.send_signal(signal.SIGINT)
         self.assertEqual(launcher.wait(20), 130)
         self.assertFalse(running(machines[0]))
