@@ -58,7 +58,7 @@ Code PciRoutingTable() {
 
 Code PciHostBridge(const TablesConfig& config) {
   Code resources = {
-      BusNumberWindow(0, static_cast<uint16_t>(config.ecam.size / memory::kMiB)),
+      BusNumberWindow(0, static_cast<uint16_t>(config.ecam.size / memory::kEcamBusSize)),
       Io(kPciConfigBase, kPciConfigSize),
       IoWindow(0, kPciConfigBase),
       IoWindow(kPciConfigBase + kPciConfigSize, 0x1'0000 - kPciConfigBase - kPciConfigSize),

@@ -261,7 +261,7 @@ std::vector<uint8_t> Mcfg(const TablesConfig& config) {
   table.U64(config.ecam.base);
   table.U16(0);  // segment
   table.U8(0);   // first bus
-  table.U8(static_cast<uint8_t>(config.ecam.size / memory::kMiB - 1));
+  table.U8(static_cast<uint8_t>(config.ecam.size / memory::kEcamBusSize - 1));
   table.Zero(4);
   return Finished(std::move(table));
 }

@@ -201,13 +201,17 @@ TEST(AcpiTablesTest, MadtRoutesThePitToInput2AndTheSciAsALevel) {
   EXPECT_EQ(LoadLe<uint16_t>(overrides[1].bytes.data() + 8), 0x0D);
 }
 
-TEST(AcpiTablesTest, McfgCoversEveryBus) {
-  const Tables tables = TablesFor(TestConfig(1));
-  const uint64_t mcfg = tables.Gpa("MCFG");
-  EXPECT_EQ(tables.Length(mcfg), 60U);
-  EXPECT_EQ(tables.At<uint64_t>(mcfg + 44), memory::kEcamBase);
-  EXPECT_EQ(tables.At<uint8_t>(mcfg + 54), 0);
-  EXPECT_EQ(tables.At<uint8_t>(mcfg + 55), 255);
+TEST(AcpiTablesTest, McfgCoversTheBusesOfEcam) {
+  for (const uint32_t buses : {1U, 16U, 256U}) {
+    TablesConfig config = TestConfig(1);
+    config.ecam.size = buses * memory::kEcamBusSize;
+    const Tables tables = TablesFor(config);
+    const uint64_t mcfg = tables.Gpa("MCFG");
+    EXPECT_EQ(tables.Length(mcfg), 60U);
+    EXPECT_EQ(tables.At<uint64_t>(mcfg + 44), memory::kEcamBase);
+    EXPECT_EQ(tables.At<uint8_t>(mcfg + 54), 0);
+    EXPECT_EQ(tables.At<uint8_t>(mcfg + 55), buses - 1);
+  }
 }
 
 TEST(AcpiTablesTest, WritesTheTablesToGuestRam) {

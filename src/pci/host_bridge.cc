@@ -12,9 +12,18 @@ constexpr uint32_t kPciExBarEnable = 1U << 0;
 constexpr uint32_t kPciExBar128MiB = 1U << 1;
 constexpr uint32_t kPciExBar64MiB = 2U << 1;
 
-uint32_t LengthBits(uint64_t ecam_bytes) {
-  if (ecam_bytes >= 256 * memory::kMiB) return 0;
-  return ecam_bytes >= 128 * memory::kMiB ? kPciExBar128MiB : kPciExBar64MiB;
+// The register knows three sizes; an ECAM of another one isn't announced here (ACPI's MCFG has it).
+uint32_t PciExBar(const memory::AddressRange& ecam) {
+  switch (ecam.size / memory::kMiB) {
+    case 256:
+      return static_cast<uint32_t>(ecam.base) | kPciExBarEnable;
+    case 128:
+      return static_cast<uint32_t>(ecam.base) | kPciExBarEnable | kPciExBar128MiB;
+    case 64:
+      return static_cast<uint32_t>(ecam.base) | kPciExBarEnable | kPciExBar64MiB;
+    default:
+      return 0;
+  }
 }
 
 }  // namespace
@@ -25,8 +34,7 @@ HostBridge::HostBridge(const memory::AddressRange& ecam) {
   registers_.Define(kCommandRegister,
                     {.reset = kCommandMemory | kCommandBusMaster, .writable = kCommandSerr});
   registers_.Define(kClassRegister, {.reset = kClass});
-  registers_.Define(kPciExBarLow, {.reset = static_cast<uint32_t>(ecam.base) | kPciExBarEnable |
-                                            LengthBits(ecam.size)});
+  registers_.Define(kPciExBarLow, {.reset = PciExBar(ecam)});
   registers_.Define(kPciExBarHigh, {.reset = static_cast<uint32_t>(ecam.base >> 32)});
 }
 

@@ -257,6 +257,16 @@ TEST(ConfigRegistersTest, TheDeviceSetsWhatTheGuestCant) {
   EXPECT_EQ(registers.Read(0x04), 0x0010'0000U);
 }
 
+TEST(HostBridgeTest, TellsWhereEcamIsInSizesItsRegisterKnows) {
+  const auto pciexbar = [](uint64_t mib) {
+    return HostBridge({memory::kEcamBase, mib * memory::kMiB}).ReadConfig(0x60);
+  };
+  EXPECT_EQ(pciexbar(256), 0xE000'0001U);
+  EXPECT_EQ(pciexbar(128), 0xE000'0003U);
+  EXPECT_EQ(pciexbar(64), 0xE000'0005U);
+  EXPECT_EQ(pciexbar(1), 0U);
+}
+
 TEST(HostBridgeTest, ItsIdentityCantBeWritten) {
   HostBridge bridge({memory::kEcamBase, memory::kEcamReserved});
   for (uint16_t offset = 0; offset < kConfigSpaceBytes; offset += 4) {
