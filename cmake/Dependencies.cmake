@@ -28,7 +28,10 @@ target_link_libraries(bothy_protobuf INTERFACE ${ZLIB_ARCHIVE})
 
 # Asio and spdlog are used as headers only; their includes stay in .cc files and support/.
 add_library(bothy_asio INTERFACE)
-target_compile_definitions(bothy_asio INTERFACE ASIO_STANDALONE ASIO_NO_DEPRECATED)
+# Asio detects aligned_alloc by a macro of libstdc++'s, which is defined or not depending on what was
+# included before it: one file would allocate with new what another one frees with free.
+target_compile_definitions(bothy_asio INTERFACE ASIO_STANDALONE ASIO_NO_DEPRECATED
+                           ASIO_DISABLE_STD_ALIGNED_ALLOC)
 target_link_libraries(bothy_asio INTERFACE Threads::Threads)
 
 add_library(bothy_spdlog INTERFACE)
