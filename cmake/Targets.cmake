@@ -6,6 +6,13 @@ function(bothy_library name)
   target_link_libraries(bothy_${name} PUBLIC ${arg_DEPS})
 endfunction()
 
+# What every program of a sanitized build needs besides its own.
+function(bothy_sanitizer_sources name)
+  if(BOTHY_SANITIZER STREQUAL "thread")
+    target_sources(${name} PRIVATE ${CMAKE_SOURCE_DIR}/src/support/tsan_suppressions.cc)
+  endif()
+endfunction()
+
 # bothy_test(NAME SRCS... DEPS... [LABELS...] [PROPERTIES...]): a GoogleTest executable whose cases ctest
 # knows one by one. LABELS: unit (default: no root, no KVM, milliseconds), micro (any /dev/kvm),
 # lab (real KVM, stock kernels; registered as one ctest test a case), tsan (also run under the tsan preset).
@@ -18,6 +25,7 @@ function(bothy_test name)
     set(arg_LABELS unit)
   endif()
   add_executable(${name} ${arg_SRCS})
+  bothy_sanitizer_sources(${name})
   target_link_libraries(${name} PRIVATE ${arg_DEPS} GTest::gmock GTest::gtest GTest::gtest_main)
   list(JOIN arg_LABELS "\\\;" labels)
   gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60
@@ -42,6 +50,7 @@ function(bothy_executable name)
   cmake_parse_arguments(arg "" "" "SRCS;DEPS" ${ARGN})
   add_executable(${name} ${arg_SRCS})
   target_link_libraries(${name} PRIVATE ${arg_DEPS})
+  bothy_sanitizer_sources(${name})
   target_compile_definitions(${name} PRIVATE BOTHY_VERSION="${PROJECT_VERSION}")
   target_link_options(${name} PRIVATE -static-libstdc++ -static-libgcc)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${BOTHY_BIN_DIR})

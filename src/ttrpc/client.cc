@@ -284,7 +284,7 @@ void Client::Impl::CallAsync(std::string_view service, std::string_view method,
     const TimePoint now = std::chrono::steady_clock::now();
     if (*options.timeout < TimePoint::max() - now) deadline = now + *options.timeout;
   }
-  const auto sent = Send(service, method, request, options, [&](uint32_t id) {
+  auto sent = Send(service, method, request, options, [&](uint32_t id) {
     async_.emplace(id, AsyncCall{.done = std::move(done), .deadline = deadline});
     if (deadline) deadlines_.emplace(*deadline, id);
     StartThreadLocked();
@@ -293,7 +293,7 @@ void Client::Impl::CallAsync(std::string_view service, std::string_view method,
   });
   if (sent.ok()) return;
   const std::lock_guard lock(mutex_);
-  finished_.push_back({.done = std::move(done), .status = sent.status(), .payload = {}});
+  finished_.push_back({.done = std::move(done), .status = std::move(sent).status(), .payload = {}});
   StartThreadLocked();
   WakeThreadLocked();
 }

@@ -14,6 +14,7 @@
 #include "support/event_loop.h"
 #include "ttrpc/envelope.h"
 #include "ttrpc/testing/echo_server.h"
+#include "ttrpc/testing/frames.h"
 
 namespace bothy::ttrpc {
 namespace {
@@ -23,43 +24,14 @@ using bothy::testing::EchoResponse;
 using bothy::testing::EchoServer;
 using bothy::testing::FailRequest;
 using bothy::testing::FillRequest;
+using bothy::testing::Frame;
+using bothy::testing::RequestFrame;
+using bothy::testing::RequestOptions;
 using std::chrono::seconds;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
-
-std::string Frame(FrameHeader header, const std::string& data) {
-  header.length = static_cast<uint32_t>(data.size());
-  std::string bytes(kFrameHeaderSize, '\0');
-  EncodeFrameHeader(header, reinterpret_cast<uint8_t*>(bytes.data()));
-  return bytes + data;
-}
-
-struct RequestOptions {
-  std::string service = "bothy.testing.Echo";
-  int64_t timeout_nano = 0;
-  Metadata metadata = {};
-  uint8_t flags = 0;
-};
-
-std::string RequestData(const std::string& method, const std::string& payload,
-                        const RequestOptions& options = {}) {
-  const RequestHead head{.service = options.service,
-                         .method = method,
-                         .timeout_nano = options.timeout_nano,
-                         .metadata = &options.metadata};
-  std::string bytes(SizeOfRequest(head, payload.size()), '\0');
-  std::copy(payload.begin(), payload.end(),
-            EncodeRequest(head, payload.size(), reinterpret_cast<uint8_t*>(bytes.data())));
-  return bytes;
-}
-
-std::string RequestFrame(uint32_t stream_id, const std::string& method, const std::string& payload,
-                         const RequestOptions& options = {}) {
-  return Frame({.stream_id = stream_id, .type = kFrameRequest, .flags = options.flags},
-               RequestData(method, payload, options));
-}
 
 std::string EchoPayload(const std::string& text) {
   EchoRequest request;
