@@ -190,9 +190,9 @@ TEST(IoBusTest, UnregisterWaitsForAccessesInside) {
   };
   IoBus bus;
   std::atomic<bool> stop{false};
-  std::vector<std::thread> readers;
-  for (int i = 0; i < 3; ++i) {
-    readers.emplace_back([&] {
+  std::array<std::thread, 3> readers;
+  for (std::thread& reader : readers) {
+    reader = std::thread([&] {
       while (!stop.load()) ReadBytes<1>(bus, 0x100);
     });
   }

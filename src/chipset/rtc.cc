@@ -243,8 +243,9 @@ int64_t Rtc::LoadTime() const {
   const std::chrono::sys_days first =
       std::chrono::year(year) / std::chrono::month(static_cast<unsigned>(field(kMonth, 1, 12))) / 1;
   const int64_t days = first.time_since_epoch().count() + field(kDayOfMonth, 1, 31) - 1;
-  const int hour = std::clamp(DecodeHour(cmos[kHours]), 0, 23);
-  return days * kSecondsPerDay + hour * 3600 + field(kMinutes, 0, 59) * 60 + field(kSeconds, 0, 59);
+  const int64_t hours = days * 24 + std::clamp(DecodeHour(cmos[kHours]), 0, 23);
+  const int64_t minutes = hours * 60 + field(kMinutes, 0, 59);
+  return minutes * 60 + field(kSeconds, 0, 59);
 }
 
 uint8_t Rtc::Encode(int value) const {

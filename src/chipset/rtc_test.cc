@@ -78,7 +78,7 @@ TEST_F(RtcTest, BinaryAndTwelveHourFormats) {
   EXPECT_EQ(Get(4), 0x91);
   g_wall_ns += 2 * kSecond;
   EXPECT_EQ(Get(4), 0x12);
-  g_wall_ns += 12 * 3600 * kSecond;
+  g_wall_ns += kSecond * 12 * 3600;
   EXPECT_EQ(Get(4), 0x92);
 }
 
@@ -263,7 +263,7 @@ TEST_F(RtcTest, TwelveHourAlarm) {
   Put(5, 0x80 | 0x12);  // noon
   g_wall_ns += 2 * kSecond;
   Get(kC);
-  g_wall_ns += (12 * 3600 - 1) * kSecond;
+  g_wall_ns += kSecond * 12 * 3600 - kSecond;
   EXPECT_EQ(Get(kC) & kAie, 0);
   g_wall_ns += kSecond;
   EXPECT_EQ(Get(kC) & kAie, kAie);
@@ -276,7 +276,7 @@ TEST_F(RtcTest, AnAlarmOutOfRangeNeverMatches) {
     Put(5, 0xFF);
     Put(index, 0x7A);
     Get(kC);
-    g_wall_ns += 10 * 86'400 * kSecond;
+    g_wall_ns += kSecond * 86'400 * 10;
     EXPECT_EQ(Get(kC) & kAie, 0);
   }
 }

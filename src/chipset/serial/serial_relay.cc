@@ -31,11 +31,11 @@ constexpr const char* kComponent = "serial";
 
 // What one turn of the loop moves at most.
 constexpr size_t kReadBytes = 4096;
-constexpr size_t kWriteBytes = 16 * 1024;
+constexpr size_t kWriteBytes = size_t{16} * 1024;
 constexpr int kWritesPerTurn = 4;
 // What a client that has left may have sent and the guest not read yet; more than a socket buffer
 // holds by default.
-constexpr size_t kMaxInputBytes = 256 * 1024;
+constexpr size_t kMaxInputBytes = size_t{256} * 1024;
 
 // A guest prints byte by byte. After a write the loop looks again once this has passed instead of
 // being woken by the next byte, so that a vCPU wakes it only after a silence.

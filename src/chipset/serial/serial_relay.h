@@ -19,6 +19,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -53,14 +54,14 @@ struct SerialRelayStatus {
 // the relay is destroyed is passed on as far as the peer takes it without waiting.
 class SerialRelay : public SerialBackend {
  public:
-  static constexpr size_t kReplayBytes = 64 * 1024;
-  static constexpr size_t kBacklogBytes = 256 * 1024;
+  static constexpr size_t kReplayBytes = size_t{64} * 1024;
+  static constexpr size_t kBacklogBytes = size_t{256} * 1024;
 
   // Never blocks. `loop` must outlive the relay; nothing is left behind when this fails.
   //   InvalidArgument     not a path for a socket
   //   NotFound            its folder, or with connect_only the socket, isn't there
   //   FailedPrecondition  connect_only, and nobody listens
-  //   AlreadyExists       something that isn't a socket is there
+  //   AlreadyExists       something that isn't a stream socket is there
   //   PermissionDenied    as the host says
   static absl::StatusOr<std::unique_ptr<SerialRelay>> Create(EventLoop& loop,
                                                              SerialRelayOptions options);

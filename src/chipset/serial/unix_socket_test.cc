@@ -140,6 +140,7 @@ TEST_F(UnixSocketTest, OfManyThatTryAtOnceOneListens) {
       // Replacing is exact between two, and then a matter of luck: it takes three steps.
       std::vector<absl::StatusOr<UnixListener>> listeners(stale ? 2 : 4);
       std::vector<std::thread> threads;
+      threads.reserve(listeners.size());
       for (auto& listener : listeners) {
         threads.emplace_back([&] { listener = UnixListener::Create(path_); });
       }
