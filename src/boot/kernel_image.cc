@@ -13,6 +13,7 @@
 #include "boot/payload_decoder.h"
 #include "boot/pvh.h"
 #include "boot/segment_loader.h"
+#include "boot/working_set.h"
 #include "boot/zero_page.h"
 
 namespace bothy::boot {
@@ -175,6 +176,14 @@ absl::Status KernelImage::Check(const LoadRequest& request, const Layout& layout
                      layout.ram_bytes / memory::kMiB, " MiB of RAM"));
   }
   return absl::OkStatus();
+}
+
+std::vector<AddressRange> KernelImage::WorkingSet(const LoadRequest& request,
+                                                  const Layout& layout) const {
+  const AddressRange span =
+      elf_ ? elf_->span : AddressRange{bzimage_->preferred_base, bzimage_->init_bytes};
+  return BootWorkingSet(span, request.initrd != nullptr ? request.initrd->file().size() : 0,
+                        layout);
 }
 
 absl::StatusOr<KernelImage::Placement> KernelImage::LoadKernel(Unpack unpack, GuestMemory& memory,

@@ -26,6 +26,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "boot/boot_file.h"
 #include "boot/bzimage.h"
@@ -77,6 +78,10 @@ class KernelImage {
   // unspecified state after an error.
   absl::StatusOr<hypervisor::EntryRegisters> Load(const LoadRequest& request,
                                                   memory::GuestMemory& memory) const;
+
+  // RAM that this kernel is about to touch (working_set.h). Valid after Check.
+  [[nodiscard]] std::vector<memory::AddressRange> WorkingSet(const LoadRequest& request,
+                                                             const memory::Layout& layout) const;
 
   [[nodiscard]] bool is_bzimage() const { return bzimage_.has_value(); }
   // How long a command line this kernel keeps, in bytes without the NUL.

@@ -13,6 +13,7 @@
 
 #include "acpi/tables.h"
 #include "boot/low_memory_map.h"
+#include "boot/segment_loader.h"
 #include "boot/test_kernels.h"
 #include "support/endian.h"
 
@@ -393,7 +394,7 @@ TEST(KernelImageTest, VmlinuxTruncatedAnywhereIsRefused) {
   }
 }
 
-TEST(KernelImageTest, EveryBitOfTheHeadersMayBeWrong) {
+TEST(KernelImageTest, AnyByteOfTheHeadersMayBeWrong) {
   // Nothing to expect but that nothing crashes and that errors are of the kinds we promise.
   TestElf elf = SmallElf();
   elf.notes = {BuildPvhNote(kKernelBase)};
@@ -402,7 +403,7 @@ TEST(KernelImageTest, EveryBitOfTheHeadersMayBeWrong) {
   const ByteVector bzimage = BuildBzImage(Pack(BuildElf(SmallElf()), Packing::kStored));
   auto try_bits = [&](const ByteVector& file, size_t first, size_t last) {
     for (size_t at = first; at < last; ++at) {
-      for (uint8_t bit = 0; bit < 8; ++bit) {
+      for (const uint8_t bit : {0, 2, 7}) {
         ByteVector damaged = file;
         damaged[at] ^= static_cast<uint8_t>(1U << bit);
         const absl::StatusCode code = OpenAndLoad(damaged, *memory).status().code();
@@ -568,9 +569,9 @@ TEST(KernelImageTest, ElfWithNothingToLoadIsRefused) {
 }
 
 TEST(KernelImageTest, PayloadThatUnpacksWithoutEndIsCutShort) {
-  // A hundred MiB of zeroes behind the kernel, in a few KiB.
+  // More zeroes behind the kernel than it could have use for, in a few KiB.
   ByteVector file = BuildElf(SmallElf());
-  file.resize(file.size() + 100 * kMiB);
+  file.resize(file.size() + 2 * kMaxPassedOverBytes);
   const ByteVector behind = BuildBzImage(Pack(file, Packing::kZstd));
   ASSERT_LT(behind.size(), 100'000U);
   ExpectInvalid(behind, "goes on for more than");
@@ -579,7 +580,7 @@ TEST(KernelImageTest, PayloadThatUnpacksWithoutEndIsCutShort) {
   TestElf elf = SmallElf();
   elf.segments[1].file_offset = file.size();
   file = BuildElf(elf);
-  file.resize(file.size() + 110 * kMiB);
+  file.resize(file.size() + 3 * kMaxPassedOverBytes);
   ExpectInvalid(BuildBzImage(Pack(file, Packing::kZstd)), "between its segments");
 }
 

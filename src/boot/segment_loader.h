@@ -63,6 +63,6 @@ class SegmentLoader {
 
 // Generous for what a linker puts between segments and what the kernel's build appends
 // (relocations); a limit for a stream that claims to unpack to petabytes.
-inline constexpr uint64_t kMaxPassedOverBytes = uint64_t{64} << 20;
+inline constexpr uint64_t kMaxPassedOverBytes = uint64_t{32} << 20;
 
 }  // namespace bothy::boot

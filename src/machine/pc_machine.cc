@@ -50,6 +50,7 @@ class PcMachine final : public Machine, private chipset::PowerSink {
   absl::Status BuildHardware(EventLoop& control);
   absl::StatusOr<hypervisor::EntryRegisters> LoadBootFiles();
   absl::StatusOr<uint64_t> WriteAcpiTables();
+  void BackBootWorkingSet();
   [[nodiscard]] boot::LoadRequest BootRequest(uint64_t rsdp_gpa) const;
   void OnPowerEvent(PowerEvent event) override;
 
@@ -105,7 +106,15 @@ absl::StatusOr<std::unique_ptr<Machine>> PcMachine::Create(
         SetThreadName("boot-load");
         return raw->LoadBootFiles();
       });
+  std::future<void> backing;
+  if (config.memory.allow_overcommit) {
+    backing = std::async(std::launch::async, [raw = machine.get()] {
+      SetThreadName("ram-huge");
+      raw->BackBootWorkingSet();
+    });
+  }
   const absl::Status built = machine->BuildHardware(control);
+  if (backing.valid()) backing.wait();
   const absl::StatusOr<hypervisor::EntryRegisters> entry = loading.get();
   RETURN_IF_ERROR(built);
   RETURN_IF_ERROR(entry.status());
@@ -133,6 +142,13 @@ boot::LoadRequest PcMachine::BootRequest(uint64_t rsdp_gpa) const {
           .command_line = config_.direct_boot.command_line,
           .rsdp_gpa = rsdp_gpa,
           .unpack = config_.direct_boot.guest_unpacks ? boot::Unpack::kGuest : boot::Unpack::kHost};
+}
+
+void PcMachine::BackBootWorkingSet() {
+  for (const memory::AddressRange& range :
+       kernel_->WorkingSet(BootRequest(acpi::kTableArea.base), memory_->layout())) {
+    memory_->BackWithHugePages(range.base, range.size);
+  }
 }
 
 absl::StatusOr<uint64_t> PcMachine::WriteAcpiTables() {

@@ -17,9 +17,27 @@
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23  // Linux 5.14
 #endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25  // Linux 6.1
+#endif
 
 namespace bothy::memory {
 namespace {
+
+constexpr uint64_t kHugePageSize = 2 * kMiB;
+
+constexpr uint64_t AlignUp(uint64_t value, uint64_t alignment) {
+  return (value + alignment - 1) & ~(alignment - 1);
+}
+
+// Makes [data, data + size), whole huge pages of a shared mapping, huge whatever the host's
+// shmem_enabled says. madvise wants one page of each to be there. False when the host can't.
+bool Collapse(uint8_t* data, uint64_t size) {
+  for (uint64_t at = 0; at < size; at += kHugePageSize) {
+    if (::madvise(data + at, kPageSize, MADV_POPULATE_WRITE) != 0) return false;
+  }
+  return ::madvise(data, size, MADV_COLLAPSE) == 0;
+}
 
 // Populates [data, data + size) with one thread a core: page faults of one mapping scale with
 // cores.
@@ -32,7 +50,10 @@ absl::Status Populate(uint8_t* data, uint64_t size) {
     while (error.load(std::memory_order_relaxed) == 0) {
       const uint64_t begin = next.fetch_add(kChunk, std::memory_order_relaxed);
       if (begin >= size) return;
-      if (::madvise(data + begin, std::min(kChunk, size - begin), MADV_POPULATE_WRITE) != 0) {
+      const uint64_t bytes = std::min(kChunk, size - begin);
+      // Without huge pages it is slower, not wrong.
+      (void)Collapse(data + begin, bytes - bytes % kHugePageSize);
+      if (::madvise(data + begin, bytes, MADV_POPULATE_WRITE) != 0) {
         error.store(errno, std::memory_order_relaxed);
       }
     }
@@ -72,8 +93,10 @@ absl::StatusOr<std::unique_ptr<GuestMemory>> GuestMemory::Create(
   if (::ftruncate(fd.get(), static_cast<off_t>(size)) != 0) {
     return WithContext(ErrnoStatus(errno, "sizing guest RAM"), "memory_mb");
   }
-  auto mapping = Mapping::Create(size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd.get(),
-                                 0, "memory_mb: mapping guest RAM");
+  // Aligned, so that a huge page of the file is one of the guest too.
+  auto mapping = Mapping::CreateAligned(size, kHugePageSize, PROT_READ | PROT_WRITE,
+                                        MAP_SHARED | MAP_NORESERVE, fd.get(), 0,
+                                        "memory_mb: mapping guest RAM");
   if (!mapping.ok()) {
     return absl::ResourceExhaustedError(std::string(mapping.status().message()));
   }
@@ -81,7 +104,6 @@ absl::StatusOr<std::unique_ptr<GuestMemory>> GuestMemory::Create(
   // guest.
   ::madvise(mapping->data(), size, MADV_DONTDUMP);
   if (options.populate_and_lock) {
-    ::madvise(mapping->data(), size, MADV_HUGEPAGE);
     absl::Status status = Populate(mapping->data(), size);
     if (status.ok() && ::mlock(mapping->data(), size) != 0) {
       status = ErrnoStatus(errno, "locking guest RAM");
@@ -161,6 +183,21 @@ absl::Status GuestMemory::Zero(uint64_t gpa, uint64_t size) {
   return ForEachRun(
       gpa, size, [&](uint64_t at, uint64_t left) { return Run(at, left); },
       [&](std::span<uint8_t> run, uint64_t) { std::memset(run.data(), 0, run.size()); });
+}
+
+void GuestMemory::BackWithHugePages(uint64_t gpa, uint64_t size) {
+  for (const RamRange& range : layout_.ram) {
+    const uint64_t begin = std::max(gpa, range.guest.base);
+    const uint64_t end = std::min(gpa + std::min(size, UINT64_MAX - gpa), range.guest.end());
+    if (begin >= end) continue;
+    // Aligned in the file; where the guest's address isn't congruent with it, KVM maps small pages
+    // all the same.
+    const uint64_t first = AlignUp(range.file_offset + (begin - range.guest.base), kHugePageSize);
+    const uint64_t last = (range.file_offset + (end - range.guest.base)) & ~(kHugePageSize - 1);
+    for (uint64_t at = first; at < last; at += kHugePageSize) {
+      if (!Collapse(mapping_.data() + at, kHugePageSize)) return;
+    }
+  }
 }
 
 absl::Status GuestMemory::DiscardAll() {

@@ -49,6 +49,18 @@ TEST(GuestMemoryTest, PagesAppearAsTheyAreTouchedAndGoOnDiscard) {
   EXPECT_EQ(memory->ReadObject<uint32_t>(8 * kMiB).value(), 0U);
 }
 
+TEST(GuestMemoryTest, HugePagesKeepContentsAndStayWithinTheRange) {
+  auto memory = MakeMemory(64);
+  ASSERT_TRUE(memory->WriteObject<uint32_t>(17 * kMiB, 7).ok());
+  memory->BackWithHugePages(16 * kMiB + 1, 8 * kMiB);
+  EXPECT_EQ(memory->ReadObject<uint32_t>(17 * kMiB).value(), 7U);
+  EXPECT_EQ(memory->ReadObject<uint32_t>(20 * kMiB).value(), 0U);
+  EXPECT_LE(memory->ResidentBytes(), 6 * kMiB + kPageSize);
+  memory->BackWithHugePages(60 * kMiB, UINT64_MAX);
+  memory->BackWithHugePages(UINT64_MAX - 5, 100);
+  EXPECT_LE(memory->ResidentBytes(), 10 * kMiB + kPageSize);
+}
+
 TEST(GuestMemoryTest, PopulatedMemoryIsAllResident) {
   auto memory = MakeMemory(8, true);
   EXPECT_EQ(memory->ResidentBytes(), 8 * kMiB);

@@ -19,6 +19,11 @@ class Mapping {
   // mmap(2) with the same meaning of every argument; `what` names the object in the error.
   static absl::StatusOr<Mapping> Create(size_t size_bytes, int protection, int flags, int fd,
                                         uint64_t offset, std::string_view what);
+  // The same, at an address that is a multiple of `alignment_bytes` (a power of two, at least a
+  // page).
+  static absl::StatusOr<Mapping> CreateAligned(size_t size_bytes, size_t alignment_bytes,
+                                               int protection, int flags, int fd, uint64_t offset,
+                                               std::string_view what);
   Mapping(Mapping&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
   Mapping& operator=(Mapping&& other) noexcept {
