@@ -3,8 +3,8 @@
 //
 // Registers at kPmBase: PM1a_STS, PM1a_EN, PM1a_CNT, PM_TMR. The FADT that goes with it says
 // SMI_CMD = 0 (so SCI_EN always reads as set), FIX_RTC (RTC wake status isn't here), SLP_BUTTON (no
-// sleep button here), TMR_VAL_EXT (the timer has 32 bits), and clears PWR_BUTTON: the power button
-// is here.
+// sleep button here) and TMR_VAL_EXT (the timer has 32 bits). The power button is here for a
+// machine whose FADT clears PWR_BUTTON.
 #pragma once
 
 #include <cstdint>
@@ -49,7 +49,8 @@ class AcpiPm : public IoDevice, public StateUnit {
   void Read(uint64_t offset, std::span<uint8_t> data) override;
   void Write(uint64_t offset, std::span<const uint8_t> data) override;
 
-  // The user pressed the power button: the guest's ACPI driver is asked to shut down. Any thread.
+  // The user pressed the power button: the guest's ACPI driver is asked to shut down, if the FADT
+  // says that the button is here. Any thread.
   void PressPowerButton();
 
   [[nodiscard]] std::string_view name() const override { return "acpi-pm"; }

@@ -272,7 +272,11 @@ class SerialRelay::Connection : public std::enable_shared_from_this<Connection> 
 
   // What a peer sent before it closed its end.
   void ReadWhatIsLeft() {
-    while (received_bytes() < kMaxInputBytes && ReadOnce() > 0) {
+    while (ReadOnce() > 0) {
+      if (received_bytes() >= kMaxInputBytes) {
+        Warn("peer left with more input than the guest was ready for, cut");
+        break;
+      }
     }
     OfferInput();
   }
