@@ -8,8 +8,10 @@ build_preset() {
   for target; do targets+=(--target "$target"); done
   [[ $preset == fuzz ]] && need fuzz
   need build
-  [[ -f build/$preset/build.ninja ]] || step "configure $preset" cmake --preset "$preset"
-  step "build $preset" cmake --build "build/$preset" "${targets[@]}"
+  # Two runs of ninja in one directory would do everything twice, and trip over each other.
+  mkdir -p build
+  [[ -f build/$preset/build.ninja ]] || step "configure $preset" flock "build/$preset.lock" cmake --preset "$preset"
+  step "build $preset" flock "build/$preset.lock" cmake --build "build/$preset" "${targets[@]}"
 }
 
 run_build() {
