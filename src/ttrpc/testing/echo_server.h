@@ -27,6 +27,7 @@ class EchoServer : public EchoService {
       pair->set_key(std::move(key));
       pair->set_value(std::move(value));
     }
+    response.set_waiting(static_cast<uint32_t>(waiting_.size()));
     if (call->deadline()) {
       const auto left = *call->deadline() - std::chrono::steady_clock::now();
       response.set_timeout_nano(std::chrono::nanoseconds(left).count());
