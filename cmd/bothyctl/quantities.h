@@ -1,0 +1,23 @@
+// Amounts of memory and time as people type and read them.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "support/status.h"
+
+namespace bothy::bothyctl {
+
+// MiB from "512", "512M", "512MiB", "2G", "2GiB", "1T" (any case). Units are powers of 1024; "MB",
+// which may mean either, is refused. InvalidArgument says what is wrong with the text.
+absl::StatusOr<uint64_t> ParseMebibytes(std::string_view text);
+
+// "512 MiB"; one decimal where the amount isn't whole: "0.5 MiB".
+std::string FormatMebibytes(uint64_t bytes);
+
+// A positive time from "5", "5s", "250ms", "2m", "1h"; fractions are allowed: "0.5s".
+absl::StatusOr<std::chrono::nanoseconds> ParseDuration(std::string_view text);
+
+}  // namespace bothy::bothyctl
