@@ -96,6 +96,8 @@ void IoAddress(Bytes& table, uint16_t port, uint8_t bits, uint8_t access_size) {
   table.U64(port);
 }
 constexpr size_t kGenericAddressBytes = 12;
+// CMOS index of the RTC's century.
+constexpr uint8_t kRtcCentury = 0x32;
 constexpr uint8_t kAccessByte = 1;
 constexpr uint8_t kAccessWord = 2;
 constexpr uint8_t kAccessDWord = 3;
@@ -108,11 +110,10 @@ std::vector<uint8_t> Fadt(uint32_t facs_gpa, uint32_t dsdt_gpa) {
   // IAPC_BOOT_ARCH: there are devices on what used to be ISA (COM ports), no 8042, no VGA.
   constexpr uint16_t kLegacyDevices = 1U << 0;
   constexpr uint16_t kVgaNotPresent = 1U << 2;
-  // Fixed feature flags. Power and sleep button as "control method" means there are none unless
-  // the DSDT has one.
+  // Fixed feature flags. The power button is PM1a's; a sleep button as "control method" means there
+  // is none unless the DSDT has one.
   constexpr uint32_t kWbinvd = 1U << 0;
   constexpr uint32_t kProcC1 = 1U << 2;
-  constexpr uint32_t kPowerButtonIsDevice = 1U << 4;
   constexpr uint32_t kSleepButtonIsDevice = 1U << 5;
   constexpr uint32_t kRtcWakeNotFixed = 1U << 6;
   constexpr uint32_t kTimerIs32Bit = 1U << 8;
@@ -146,11 +147,12 @@ std::vector<uint8_t> Fadt(uint32_t facs_gpa, uint32_t dsdt_gpa) {
   table.U16(kNoC3);
   table.Zero(4);  // cache flush size and stride: WBINVD works
   table.Zero(2);  // duty cycle: no throttling
-  table.Zero(3);  // RTC day and month alarm, century: not there
+  table.Zero(2);  // RTC day and month alarm: not there
+  table.U8(kRtcCentury);
   table.U16(kLegacyDevices | kVgaNotPresent);
   table.U8(0);
-  table.U32(kWbinvd | kProcC1 | kPowerButtonIsDevice | kSleepButtonIsDevice | kRtcWakeNotFixed |
-            kTimerIs32Bit | kResetRegister);
+  table.U32(kWbinvd | kProcC1 | kSleepButtonIsDevice | kRtcWakeNotFixed | kTimerIs32Bit |
+            kResetRegister);
   IoAddress(table, chipset::kResetControlPort, 8, kAccessByte);
   table.U8(chipset::kResetControlValue);
   table.U16(0);  // ARM

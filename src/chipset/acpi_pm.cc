@@ -18,7 +18,10 @@ constexpr uint64_t kTimer = kPmTimerPort - kPmBase;
 constexpr uint16_t kTimerBit = 1u << 0;
 constexpr uint16_t kGlobalBit = 1u << 5;
 constexpr uint16_t kPowerButtonBit = 1u << 8;
-constexpr uint16_t kEnableMask = kTimerBit | kGlobalBit | kPowerButtonBit;
+// Kept though nothing sets its status (FIX_RTC says so): Linux enables it whatever the FADT says,
+// reads it back, and complains when it isn't there.
+constexpr uint16_t kRtcBit = 1u << 10;
+constexpr uint16_t kEnableMask = kTimerBit | kGlobalBit | kPowerButtonBit | kRtcBit;
 
 // PM1 control bits (table 4.14).
 constexpr uint16_t kSciEnable = 1u << 0;

@@ -119,7 +119,7 @@ TEST_F(AcpiPmTest, PowerButtonRaisesTheSciUntilTheGuestClearsIt) {
 TEST_F(AcpiPmTest, StatusAndEnableInOneAccess) {
   pm_.PressPowerButton();
   WriteIo<uint32_t>(pm_, kStatus, 0xFFFF0000u | kPowerButton);
-  EXPECT_EQ(ReadIo<uint32_t>(pm_, kStatus), 0x01210000u);
+  EXPECT_EQ(ReadIo<uint32_t>(pm_, kStatus), 0x05210000u);
   EXPECT_FALSE(sci_.asserted());
 }
 
