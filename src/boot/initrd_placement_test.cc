@@ -27,7 +27,7 @@ TEST(InitrdPlacementTest, LiesAtTheTopOfLowRam) {
                          .kernel = kKernel,
                          .preferred_limit = UINT64_MAX,
                          .limit = UINT64_MAX},
-                        LayoutOf(6 * 1024)),
+                        LayoutOf(6144)),
             3 * kGiB - 8192);
 }
 
@@ -69,12 +69,12 @@ TEST(InitrdPlacementTest, HugeInitrdsDontOverflow) {
                          .kernel = kKernel,
                          .preferred_limit = 2 * kGiB,
                          .limit = UINT64_MAX},
-                        LayoutOf(6 * 1024)),
+                        LayoutOf(6144)),
             std::nullopt);
 }
 
 TEST(InitrdPlacementTest, UsableRamLeavesOutTheFirstMegabyte) {
-  EXPECT_EQ(UsableRamBytes(LayoutOf(6 * 1024)), 6 * kGiB - kMiB);
+  EXPECT_EQ(UsableRamBytes(LayoutOf(6144)), 6 * kGiB - kMiB);
   EXPECT_EQ(UsableRamBytes(LayoutOf(1)), 0U);
 }
 

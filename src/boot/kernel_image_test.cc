@@ -314,7 +314,7 @@ std::vector<E820> E820Of(const boot_params& params) {
 }
 
 TEST(KernelImageTest, MemoryMapLeavesOutHolesAndReservesTables) {
-  auto memory = GuestMemory::Create({.layout = LayoutOf(6 * 1024)});
+  auto memory = GuestMemory::Create({.layout = LayoutOf(6144)});
   ASSERT_TRUE(memory.ok());
   ASSERT_TRUE(OpenAndLoad(BuildElf(SmallElf()), **memory).ok());
   EXPECT_THAT(E820Of(ZeroPage(**memory)),

@@ -39,7 +39,7 @@ class PayloadSource {
 
  private:
   // Large enough that system calls don't count, small enough to stay in the CPU's cache.
-  static constexpr uint64_t kChunkBytes = 128 * 1024;
+  static constexpr uint64_t kChunkBytes = uint64_t{128} << 10;
 
   const BootFile* file_;
   uint64_t offset_;
