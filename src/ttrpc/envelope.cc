@@ -52,17 +52,18 @@ class WireReader {
     const uint8_t* const start = at_;
     uint64_t value;
     if (!ReadVarint(&value)) return false;
-    // A tag has at most 32 bits in at most 5 bytes; field 0 doesn't exist.
-    if (at_ - start > 5 || value > std::numeric_limits<uint32_t>::max() || value >> 3 == 0) {
-      return false;
-    }
+    // At most 5 bytes, of which 32 bits count (as protobuf has it); field 0 doesn't exist.
+    if (at_ - start > 5 || static_cast<uint32_t>(value) >> 3 == 0) return false;
     *tag = static_cast<uint32_t>(value);
     return true;
   }
 
   bool ReadBytes(std::string_view* bytes) {
+    const uint8_t* const start = at_;
     uint64_t size;
-    if (!ReadVarint(&size) || size > static_cast<uint64_t>(end_ - at_)) return false;
+    // A length has at most 5 bytes, too.
+    if (!ReadVarint(&size) || at_ - start > 5) return false;
+    if (size > static_cast<uint64_t>(end_ - at_)) return false;
     *bytes = {reinterpret_cast<const char*>(at_), size};
     at_ += size;
     return true;

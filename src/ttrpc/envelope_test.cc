@@ -140,8 +140,11 @@ TEST(RequestEnvelopeTest, AgreesWithGeneratedCodeOnOddWireForms) {
       std::string("\x2a\x02\x0a\x05", 4),                                   // a pair cut short
       std::string("\x39\x01\x02\x03\x04\x05\x06\x07", 8),                   // fixed64, cut short
       std::string("\x3d\x01\x02\x03\x04", 5),                               // fixed32
-      std::string("\x8a\x00\x01z", 4),             // a tag longer than it need be
-      std::string("\xff\xff\xff\xff\x7f\x01", 6),  // a tag over 32 bits
+      std::string("\x8a\x00\x01z", 4),                 // a tag longer than it need be
+      std::string("\xff\xff\xff\xff\x7f\x01", 6),      // a tag over 32 bits
+      std::string("\xea\xea\xea\xea\x40\x00", 6),      // the same, of which 32 bits count
+      std::string("\x0a\x80\x80\x80\x80\x00", 6),      // a length of five bytes
+      std::string("\x0a\x80\x80\x80\x80\x80\x00", 7),  // of six
   };
   for (const std::string& bytes : odd) {
     ExpectSameRequest(bytes);
