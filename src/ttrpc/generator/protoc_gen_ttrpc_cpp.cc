@@ -60,7 +60,7 @@ void PrintComments(const DescriptorType& descriptor, Printer* out) {
   std::string comments = location.leading_comments;
   if (comments.back() == '\n') comments.pop_back();
   for (const std::string& line : Split(comments, '\n')) {
-    out->PrintRaw("//" + line + "\n");
+    out->Print("//$line$\n", "line", line);
   }
 }
 
