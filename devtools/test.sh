@@ -22,8 +22,12 @@ suite() {
   fi
   if ((status != 0)); then
     tests_failed=$((tests_failed > 0 ? tests_failed : 1))
-    # ctest lists the passed ones too, one a line.
-    grep -vE '^ *([0-9]+/[0-9]+ Test +#.* Passed |Start +[0-9]+: )' "$log" | tail -n "${DEV_LOG_LINES:-200}" >&2 || true
+    if [[ $closing == *" tests passed"* ]]; then
+      awk -f devtools/ctest_failures.awk "$log" >&2
+    else
+      tail -n "${DEV_LOG_LINES:-60}" "$log" >&2
+    fi
+    echo "test $name: all of its output: $log" >&2
   fi
   summary+=("$(printf '%-6s %s' "$name" "$closing")")
 }
