@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "support/event_loop.h"
 
 namespace bothy::machine {
 
@@ -25,7 +24,10 @@ absl::StatusOr<std::unique_ptr<Processors>> Processors::Create(
       std::unique_ptr<Processors>(new Processors(std::move(vcpus), handler, std::move(on_fatal)));
   for (size_t i = 0; i < processors->vcpus_.size(); ++i) {
     try {
-      processors->threads_.emplace_back([raw = processors.get(), i] { raw->ThreadMain(i); });
+      std::thread& thread =
+          processors->threads_.emplace_back([raw = processors.get(), i] { raw->ThreadMain(i); });
+      // Here rather than in the thread: who looks for vCPU threads finds them once a VM is there.
+      ::pthread_setname_np(thread.native_handle(), absl::StrCat("vp-", i).c_str());
     } catch (const std::system_error& error) {
       return absl::ResourceExhaustedError(absl::StrCat(
           "processor_config.processor_count: starting the thread of vCPU ", i, ": ", error.what()));
@@ -64,7 +66,6 @@ void Processors::Stop() {
 }
 
 void Processors::ThreadMain(size_t index) {
-  SetThreadName(absl::StrCat("vp-", index));
   hypervisor::Vcpu& vcpu = *vcpus_[index];
   uint64_t ended_start = 0;  // the Start whose run a fatal exit has ended for this vCPU
   std::unique_lock lock(mutex_);
