@@ -17,7 +17,7 @@ namespace bothy::integration {
 
 class SerialClient {
  public:
-  static constexpr std::chrono::seconds kPatience{100};
+  static constexpr std::chrono::seconds kPatience{60};
 
   // Connects to the port's socket.
   explicit SerialClient(const std::string& path);

@@ -1,5 +1,7 @@
 #include "tests/integration/server_test.h"
 
+#include <algorithm>
+
 #include "support/check.h"
 
 namespace bothy::integration {
@@ -63,7 +65,12 @@ void ServerTest::StartServer(const std::vector<std::string>& arguments) {
 
 void ServerTest::TearDown() {
   vm_.reset();
-  if (HasFailure() && server_ != nullptr) std::cerr << "the server's log:\n" << server_->Log();
+  if (HasFailure() && server_ != nullptr) {
+    constexpr size_t kShown = 4096;
+    const std::string log = server_->Log();
+    std::cerr << "the end of the server's log:\n"
+              << log.substr(log.size() - std::min(log.size(), kShown));
+  }
   server_.reset();
 }
 

@@ -101,19 +101,13 @@ void MachineCode::Print(uint16_t port, std::string_view text) {
   Jump(after_text);
   const auto address = static_cast<uint32_t>(base_ + bytes_.size());
   bytes_.insert(bytes_.end(), text.begin(), text.end());
-  bytes_.push_back(0);
   Bind(after_text);
   Emit({0xBE});  // mov esi
   Emit32(address);
+  Emit({0xB9});  // mov ecx
+  Emit32(static_cast<uint32_t>(text.size()));
   LoadDx(port);
-  const Label next = Here();
-  const Label done = NewLabel();
-  Emit({0xAC});  // lodsb
-  CompareAl(0);
-  JumpIfEqual(done);
-  Emit({0xEE});  // out dx, al
-  Jump(next);
-  Bind(done);
+  Emit({0xF3, 0x6E});  // rep outsb
 }
 
 void MachineCode::InvalidOpcode() { Emit({0x0F, 0x0B}); }

@@ -54,7 +54,7 @@ class MachineCode {
   void Store(uint32_t address, uint32_t value);
   void Compare(uint32_t address, uint32_t value);  // 32 bits
 
-  // `text` to a byte-wide port, byte by byte. RSI and AL are overwritten.
+  // `text` to a byte-wide port, by one string instruction. RSI, RCX and DX are overwritten.
   void Print(uint16_t port, std::string_view text);
 
   void InvalidOpcode();  // a triple fault, where there is no IDT

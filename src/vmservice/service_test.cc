@@ -1,0 +1,464 @@
+// The service as clients see it: VmService behind a ttrpc server, over real sockets, with machines
+// that only pretend.
+#include "vmservice/service.h"
+
+#include <gmock/gmock.h>
+#include <google/protobuf/unknown_field_set.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <future>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "support/event_loop.h"
+#include "ttrpc/client.h"
+#include "ttrpc/server.h"
+#include "ttrpc/testing/frames.h"
+
+namespace bothy::vmservice {
+namespace {
+
+using absl::StatusCode;
+using chipset::PowerEvent;
+using google::protobuf::Empty;
+using machine::Machine;
+using machine::MachineConfig;
+using ::testing::HasSubstr;
+
+constexpr uint64_t kMiB = 1 << 20;
+
+// The host on which machines are made. Machine thread, vCPU threads and the test's.
+class FakeHost {
+ public:
+  // From now on the factory waits until LetCreate.
+  void HoldCreate() {
+    const std::lock_guard lock(mutex_);
+    hold_ = true;
+  }
+  void AwaitCreating() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return creating_; });
+  }
+  void LetCreate() {
+    const std::lock_guard lock(mutex_);
+    hold_ = false;
+    changed_.notify_all();
+  }
+  void FailCreate(absl::Status status) {
+    const std::lock_guard lock(mutex_);
+    create_status_ = std::move(status);
+  }
+  // What the newest machine's guest does.
+  void GuestDoes(PowerEvent event) {
+    machine::PowerObserver observer;
+    {
+      const std::lock_guard lock(mutex_);
+      observer = observer_;
+    }
+    observer(event);
+  }
+  [[nodiscard]] MachineConfig last_config() const {
+    const std::lock_guard lock(mutex_);
+    return last_config_;
+  }
+  [[nodiscard]] int alive() const { return alive_; }
+  [[nodiscard]] int made() const { return made_; }
+
+  absl::StatusOr<std::unique_ptr<Machine>> Make(const MachineConfig& config,
+                                                machine::PowerObserver observer) {
+    std::unique_lock lock(mutex_);
+    creating_ = true;
+    changed_.notify_all();
+    changed_.wait(lock, [this] { return !hold_; });
+    creating_ = false;
+    last_config_ = config;
+    observer_ = std::move(observer);
+    if (!create_status_.ok()) return create_status_;
+    ++made_;
+    return std::make_unique<FakeMachine>(alive_);
+  }
+
+ private:
+  class FakeMachine final : public Machine {
+   public:
+    explicit FakeMachine(std::atomic<int>& alive) : alive_(alive) { ++alive_; }
+    ~FakeMachine() override { --alive_; }
+    absl::Status Resume() override { return absl::OkStatus(); }
+    absl::Status Pause() override { return absl::OkStatus(); }
+    absl::Status Restart() override { return absl::OkStatus(); }
+    [[nodiscard]] machine::MachineStats Stats() const override {
+      return {.assigned_ram_bytes = 64 * kMiB,
+              .resident_ram_bytes = 3 * kMiB,
+              .reserved_ram_bytes = 4 * kMiB,
+              .vcpu_runtime_ns = 5};
+    }
+
+   private:
+    std::atomic<int>& alive_;
+  };
+
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  // Guarded by mutex_.
+  bool hold_ = false;
+  bool creating_ = false;
+  absl::Status create_status_;
+  MachineConfig last_config_;
+  machine::PowerObserver observer_;
+
+  std::atomic<int> alive_{0};
+  std::atomic<int> made_{0};
+};
+
+class ServiceTest : public ::testing::Test {
+ protected:
+  ServiceTest() {
+    OnControl([this] {
+      service_ = std::make_unique<VmService>(
+          control_.loop(),
+          [this](const MachineConfig& config, machine::PowerObserver observer) {
+            return host_.Make(config, std::move(observer));
+          },
+          [this] { quit_.set_value(); });
+      auto server = ttrpc::Server::Create(control_.loop(), {});
+      ASSERT_TRUE(server.ok()) << server.status();
+      server_ = *std::move(server);
+      ASSERT_TRUE(server_->Register(*service_).ok());
+    });
+    client_ = Connect();
+    vm_ = std::make_unique<wire::VMClient>(*client_);
+  }
+  ~ServiceTest() override {
+    vm_.reset();
+    client_.reset();
+    OnControl([this] {
+      server_.reset();
+      service_.reset();
+    });
+    EXPECT_EQ(host_.alive(), 0);
+  }
+
+  void OnControl(const std::function<void()>& task) { control_.loop().PostAndWait(task); }
+
+  UniqueFd Socket() {
+    auto [ours, theirs] = bothy::testing::SocketPair();
+    OnControl([&server = server_, &socket = theirs] {
+      EXPECT_TRUE(server->Adopt(std::move(socket)).ok());
+    });
+    return std::move(ours);
+  }
+  std::unique_ptr<ttrpc::Client> Connect() { return ttrpc::Client::Adopt(Socket()); }
+  // Returns when the server has let go of all connections but `count`.
+  void AwaitConnections(size_t count) {
+    for (size_t now = SIZE_MAX; now != count;) {
+      OnControl([&] { now = server_->connections(); });
+    }
+  }
+
+  static wire::CreateVMRequest Request() {
+    wire::CreateVMRequest request;
+    request.mutable_config()->mutable_memory_config()->set_memory_mb(64);
+    request.mutable_config()->mutable_direct_boot()->set_kernel_path("/boot/vmlinuz");
+    return request;
+  }
+  void CreateVm() {
+    const absl::Status status = vm_->CreateVM(Request()).status();
+    ASSERT_TRUE(status.ok()) << status;
+  }
+  wire::PropertiesVMResponse Properties(
+      const std::vector<wire::PropertiesVMRequest::PropertiesType>& types = {}) {
+    wire::PropertiesVMRequest request;
+    for (const auto type : types) request.add_types(type);
+    const auto properties = vm_->PropertiesVM(request);
+    EXPECT_TRUE(properties.ok()) << properties.status();
+    return properties.ok() ? *properties : wire::PropertiesVMResponse();
+  }
+
+  static std::future<absl::Status> StartWait(wire::VMClient& vm) {
+    auto promise = std::make_shared<std::promise<absl::Status>>();
+    vm.WaitVMAsync({}, {}, [promise](const auto& answer) { promise->set_value(answer.status()); });
+    return promise->get_future();
+  }
+  // A WaitVM that the server has: a later call of the same connection has been answered.
+  std::future<absl::Status> PendingWait(wire::VMClient& vm) {
+    std::future<absl::Status> wait = StartWait(vm);
+    EXPECT_TRUE(vm.CapabilitiesVM({}).ok());
+    return wait;
+  }
+
+  FakeHost host_;
+  LoopThread control_{"control"};
+  std::promise<void> quit_;
+  std::unique_ptr<VmService> service_;
+  std::unique_ptr<ttrpc::Server> server_;
+  std::unique_ptr<ttrpc::Client> client_;
+  std::unique_ptr<wire::VMClient> vm_;
+};
+
+TEST_F(ServiceTest, CapabilitiesListAllSevenResourcesOnce) {
+  const auto capabilities = vm_->CapabilitiesVM({});
+  ASSERT_TRUE(capabilities.ok()) << capabilities.status();
+  std::multiset<int> listed;
+  for (const auto& resource : capabilities->supported_resources()) {
+    listed.insert(resource.resource());
+    // What ModifyResource refuses isn't promised.
+    EXPECT_FALSE(resource.add() || resource.remove() || resource.update())
+        << resource.ShortDebugString();
+  }
+  EXPECT_EQ(listed, (std::multiset<int>{0, 1, 2, 3, 4, 5, 6}));
+  EXPECT_THAT(capabilities->supported_guest_os(),
+              ::testing::ElementsAre(wire::CapabilitiesVMResponse::Linux));
+}
+
+TEST_F(ServiceTest, LifeCycleShowsInProperties) {
+  EXPECT_EQ(Properties().state(), wire::Uninitialized);
+  CreateVm();
+  EXPECT_EQ(Properties().state(), wire::Paused);
+  ASSERT_TRUE(vm_->ResumeVM({}).ok());
+  EXPECT_EQ(Properties().state(), wire::Running);
+  ASSERT_TRUE(vm_->PauseVM({}).ok());
+  EXPECT_EQ(Properties().state(), wire::Paused);
+  ASSERT_TRUE(vm_->ResumeVM({}).ok());
+  EXPECT_EQ(Properties().halt_reason(), "");
+  host_.GuestDoes(PowerEvent::kTripleFault);
+  ASSERT_TRUE(vm_->WaitVM({}).ok());
+  EXPECT_EQ(Properties().state(), wire::Halted);
+  EXPECT_EQ(Properties().halt_reason(), "triple-fault");
+  ASSERT_TRUE(vm_->TeardownVM({}).ok());
+  EXPECT_EQ(Properties().state(), wire::Uninitialized);
+  EXPECT_EQ(Properties().halt_reason(), "");
+}
+
+TEST_F(ServiceTest, PropertiesAreThoseAskedFor) {
+  CreateVm();
+  for (const auto& types :
+       {std::vector<wire::PropertiesVMRequest::PropertiesType>{},
+        {wire::PropertiesVMRequest::Processor, wire::PropertiesVMRequest::Memory}}) {
+    const wire::PropertiesVMResponse all = Properties(types);
+    EXPECT_EQ(all.memory_stats().assigned_memory(), 64 * kMiB);
+    EXPECT_EQ(all.memory_stats().working_set_bytes(), 3 * kMiB);
+    EXPECT_EQ(all.memory_stats().reserved_memory(), 4 * kMiB);
+    EXPECT_EQ(all.processor_stats().total_runtime_ns(), 5U);
+  }
+  const auto memory = Properties({wire::PropertiesVMRequest::Memory});
+  EXPECT_TRUE(memory.has_memory_stats());
+  EXPECT_FALSE(memory.has_processor_stats());
+  EXPECT_EQ(memory.state(), wire::Paused);
+  const auto processor = Properties({wire::PropertiesVMRequest::Processor});
+  EXPECT_FALSE(processor.has_memory_stats());
+  EXPECT_TRUE(processor.has_processor_stats());
+  EXPECT_EQ(processor.state(), wire::Paused);
+}
+
+TEST_F(ServiceTest, PropertiesOfNoVmAreItsStateAlone) {
+  const auto properties = Properties();
+  EXPECT_FALSE(properties.has_memory_stats());
+  EXPECT_FALSE(properties.has_processor_stats());
+}
+
+TEST_F(ServiceTest, PropertiesThatThereAreNotAreRefused) {
+  wire::PropertiesVMRequest request;
+  request.add_types(wire::PropertiesVMRequest::Memory);
+  request.add_types(static_cast<wire::PropertiesVMRequest::PropertiesType>(7));
+  EXPECT_EQ(vm_->PropertiesVM(request).status(),
+            absl::InvalidArgumentError("types[1]: 7 is no PropertiesType"));
+}
+
+TEST_F(ServiceTest, ErrorsOfTheMachineNameTheirPathInTheRequest) {
+  host_.FailCreate(absl::ResourceExhaustedError("memory_config.memory_mb: too many"));
+  EXPECT_EQ(vm_->CreateVM(Request()).status(),
+            absl::ResourceExhaustedError("config.memory_config.memory_mb: too many"));
+  host_.FailCreate(absl::InvalidArgumentError("serial_config.ports[1].socket_path: no"));
+  EXPECT_EQ(vm_->CreateVM(Request()).status(),
+            absl::InvalidArgumentError("config.serial_config.ports[1].socket_path: no"));
+  // Not everything is about a field.
+  host_.FailCreate(absl::FailedPreconditionError("/dev/kvm: no such file"));
+  EXPECT_EQ(vm_->CreateVM(Request()).status(),
+            absl::FailedPreconditionError("/dev/kvm: no such file"));
+  host_.FailCreate(absl::OkStatus());
+  CreateVm();
+}
+
+TEST_F(ServiceTest, AConfigThatIsRefusedNeverReachesTheHost) {
+  wire::CreateVMRequest request = Request();
+  request.mutable_config()->mutable_memory_config()->set_memory_mb(0);
+  EXPECT_EQ(vm_->CreateVM(request).status(),
+            absl::InvalidArgumentError("config.memory_config.memory_mb: must be at least 1"));
+  EXPECT_EQ(host_.made(), 0);
+  CreateVm();
+  EXPECT_EQ(host_.last_config().memory.ram_mib, 64U);
+}
+
+TEST_F(ServiceTest, OneVmAtATime) {
+  CreateVm();
+  EXPECT_EQ(vm_->CreateVM(Request()).status().code(), StatusCode::kAlreadyExists);
+  ASSERT_TRUE(vm_->TeardownVM({}).ok());
+  CreateVm();
+}
+
+TEST_F(ServiceTest, UnknownFieldsAreRefusedByEveryMethodThatIsThere) {
+  Empty empty;
+  empty.GetReflection()->MutableUnknownFields(&empty)->AddVarint(1, 1);
+  const std::vector<absl::Status> statuses = {
+      vm_->TeardownVM(empty).status(),     vm_->PauseVM(empty).status(),
+      vm_->ResumeVM(empty).status(),       vm_->WaitVM(empty).status(),
+      vm_->CapabilitiesVM(empty).status(), vm_->Quit(empty).status()};
+  for (const absl::Status& status : statuses) {
+    EXPECT_EQ(status.code(), StatusCode::kInvalidArgument) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("Empty: unknown field 1"));
+  }
+  wire::CreateVMRequest create = Request();
+  create.GetReflection()->MutableUnknownFields(&create)->AddVarint(3, 1);
+  EXPECT_EQ(vm_->CreateVM(create).status().code(), StatusCode::kInvalidArgument);
+  wire::PropertiesVMRequest properties;
+  properties.GetReflection()->MutableUnknownFields(&properties)->AddVarint(3, 1);
+  EXPECT_EQ(vm_->PropertiesVM(properties).status().code(), StatusCode::kInvalidArgument);
+}
+
+TEST_F(ServiceTest, WhatThisBuildLacksIsUnimplemented) {
+  CreateVm();
+  EXPECT_EQ(vm_->InspectVM({}).status().code(), StatusCode::kUnimplemented);
+  EXPECT_EQ(vm_->ModifyResource({}).status().code(), StatusCode::kUnimplemented);
+  EXPECT_EQ(vm_->VMSocket({}).status().code(), StatusCode::kUnimplemented);
+}
+
+TEST_F(ServiceTest, WaitingForNoVmIsRefused) {
+  EXPECT_EQ(vm_->WaitVM({}).status().code(), StatusCode::kFailedPrecondition);
+}
+
+TEST_F(ServiceTest, AHaltAnswersAllWhoWait) {
+  CreateVm();
+  const auto other_client = Connect();
+  wire::VMClient other(*other_client);
+  std::vector<std::future<absl::Status>> waits;
+  for (int i = 0; i < 10; ++i) {
+    waits.push_back(PendingWait(*vm_));
+    waits.push_back(PendingWait(other));
+  }
+  ASSERT_TRUE(vm_->ResumeVM({}).ok());
+  host_.GuestDoes(PowerEvent::kPowerOff);
+  for (auto& wait : waits) EXPECT_EQ(wait.get(), absl::OkStatus());
+  // Who comes later hears of it at once.
+  EXPECT_TRUE(vm_->WaitVM({}).ok());
+  EXPECT_EQ(Properties().halt_reason(), "power-off");
+}
+
+TEST_F(ServiceTest, ATeardownAnswersAllWhoWait) {
+  CreateVm();
+  auto first = PendingWait(*vm_);
+  auto second = PendingWait(*vm_);
+  ASSERT_TRUE(vm_->TeardownVM({}).ok());
+  EXPECT_EQ(first.get(), absl::OkStatus());
+  EXPECT_EQ(second.get(), absl::OkStatus());
+}
+
+TEST_F(ServiceTest, AWaitThatIsGivenUpLeavesTheOthersWaiting) {
+  CreateVm();
+  bothy::testing::RawPeer impatient(Socket());
+  ASSERT_TRUE(impatient.Send(bothy::testing::RequestFrame(
+      1, "WaitVM", "", {.service = "vmservice.VM", .timeout_nano = 1'000'000})));
+  EXPECT_EQ(impatient.ReceiveStatus().code(), StatusCode::kDeadlineExceeded);
+
+  auto leaver = Connect();
+  {
+    wire::VMClient leaving(*leaver);
+    const auto wait = PendingWait(leaving);
+    leaver->Close();
+    AwaitConnections(2);
+  }
+  auto patient = PendingWait(*vm_);
+  ASSERT_TRUE(vm_->TeardownVM({}).ok());
+  EXPECT_EQ(patient.get(), absl::OkStatus());
+}
+
+TEST_F(ServiceTest, ASlowCreateDelaysNobodyElse) {
+  host_.HoldCreate();
+  std::promise<absl::Status> created;
+  vm_->CreateVMAsync(Request(), {},
+                     [&](const auto& answer) { created.set_value(answer.status()); });
+  host_.AwaitCreating();
+  EXPECT_TRUE(vm_->CapabilitiesVM({}).ok());
+  EXPECT_EQ(Properties().state(), wire::Uninitialized);
+  host_.LetCreate();
+  EXPECT_EQ(created.get_future().get(), absl::OkStatus());
+  EXPECT_EQ(Properties().state(), wire::Paused);
+}
+
+TEST_F(ServiceTest, ACreateWhoseDeadlinePassesIsUndone) {
+  host_.HoldCreate();
+  bothy::testing::RawPeer peer(Socket());
+  // The server's own answer: afterwards it knows that nobody waits.
+  ASSERT_TRUE(peer.Send(
+      bothy::testing::RequestFrame(1, "CreateVM", Request().SerializeAsString(),
+                                   {.service = "vmservice.VM", .timeout_nano = 20'000'000})));
+  host_.AwaitCreating();
+  EXPECT_EQ(peer.ReceiveStatus().code(), StatusCode::kDeadlineExceeded);
+  host_.LetCreate();
+  // Its turn comes when the first has been undone.
+  CreateVm();
+  EXPECT_EQ(host_.made(), 2);
+  EXPECT_EQ(host_.alive(), 1);
+}
+
+TEST_F(ServiceTest, ACreateWhoseCallerLeavesIsUndone) {
+  host_.HoldCreate();
+  auto leaver = Connect();
+  std::promise<absl::Status> answered;
+  wire::VMClient(*leaver).CreateVMAsync(
+      Request(), {}, [&](const auto& answer) { answered.set_value(answer.status()); });
+  host_.AwaitCreating();
+  leaver->Close();
+  EXPECT_EQ(answered.get_future().get().code(), StatusCode::kUnavailable);
+  AwaitConnections(1);
+  host_.LetCreate();
+  CreateVm();
+  EXPECT_EQ(host_.made(), 2);
+  EXPECT_EQ(host_.alive(), 1);
+}
+
+TEST_F(ServiceTest, AClientThatLeavesTakesNothingElseWithIt) {
+  {
+    const auto client = Connect();
+    wire::VMClient vm(*client);
+    ASSERT_TRUE(vm.CreateVM(Request()).ok());
+    ASSERT_TRUE(vm.ResumeVM({}).ok());
+  }
+  AwaitConnections(1);
+  EXPECT_EQ(Properties().state(), wire::Running);
+}
+
+TEST_F(ServiceTest, QuitTearsDownAndAnswersBeforeTheEnd) {
+  CreateVm();
+  auto wait = PendingWait(*vm_);
+  EXPECT_TRUE(vm_->Quit({}).ok());
+  EXPECT_EQ(wait.get(), absl::OkStatus());
+  quit_.get_future().get();
+  EXPECT_EQ(host_.alive(), 0);
+}
+
+TEST_F(ServiceTest, QuitByManyIsOneEnd) {
+  CreateVm();
+  std::vector<std::future<absl::Status>> quits;
+  for (int i = 0; i < 5; ++i) {
+    auto promise = std::make_shared<std::promise<absl::Status>>();
+    quits.push_back(promise->get_future());
+    vm_->QuitAsync({}, {}, [promise](const auto& answer) { promise->set_value(answer.status()); });
+  }
+  OnControl([this] { service_->Quit(); });
+  for (auto& quit : quits) EXPECT_EQ(quit.get(), absl::OkStatus());
+  quit_.get_future().get();  // a second set_value would have thrown
+}
+
+TEST_F(ServiceTest, QuitWithoutAVmEnds) {
+  EXPECT_TRUE(vm_->Quit({}).ok());
+  quit_.get_future().get();
+}
+
+}  // namespace
+}  // namespace bothy::vmservice
