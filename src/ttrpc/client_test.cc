@@ -228,6 +228,7 @@ TEST_F(ClientTest, ADeadlineIsKeptWhileAnotherThreadReads) {
 TEST_F(ClientTest, WhoeverWaitsTakesOverTheReading) {
   EchoClient client(*client_);
   std::vector<std::thread> callers;
+  callers.reserve(8);
   std::atomic<int> answered = 0;
   for (int i = 0; i < 8; ++i) {
     callers.emplace_back([&] {
@@ -236,6 +237,7 @@ TEST_F(ClientTest, WhoeverWaitsTakesOverTheReading) {
     });
   }
   std::vector<uint32_t> ids;
+  ids.reserve(8);
   for (int i = 0; i < 8; ++i) ids.push_back(server_->Receive()->header.stream_id);
   // The first one to call is likely the one that reads: it leaves first.
   for (int i = 0; i < 8; ++i) {

@@ -13,9 +13,6 @@
 namespace bothy::ttrpc {
 namespace {
 
-using ::testing::ElementsAre;
-using ::testing::Pair;
-
 std::string Encode(const RequestHead& head, const std::string& payload) {
   std::string bytes(SizeOfRequest(head, payload.size()), '\0');
   auto* const begin = reinterpret_cast<uint8_t*>(bytes.data());

@@ -24,8 +24,6 @@ using bothy::testing::EchoRequest;
 using bothy::testing::EchoResponse;
 using bothy::testing::FailRequest;
 using bothy::testing::FillRequest;
-using bothy::testing::ReleaseResponse;
-using google::protobuf::Empty;
 using std::chrono::milliseconds;
 
 class RoundTripTest : public bothy::testing::ServerFixture {};
@@ -117,8 +115,9 @@ TEST_F(RoundTripTest, AsynchronousCallsAnswer) {
   const auto connection = Connect();
   EchoClient client(*connection);
   std::promise<absl::StatusOr<EchoResponse>> promise;
-  client.EchoAsync(Text("later"), {},
-                   [&](absl::StatusOr<EchoResponse> response) { promise.set_value(response); });
+  client.EchoAsync(Text("later"), {}, [&](const absl::StatusOr<EchoResponse>& response) {
+    promise.set_value(response);
+  });
   const auto response = promise.get_future().get();
   ASSERT_TRUE(response.ok()) << response.status();
   EXPECT_EQ(response->text(), "later");
@@ -152,6 +151,7 @@ TEST_F(RoundTripTest, ThirtyTwoThreadsShareAConnection) {
   const auto connection = Connect();
   EchoClient client(*connection);
   std::vector<std::thread> threads;
+  threads.reserve(32);
   std::atomic<int> wrong = 0;
   for (int thread = 0; thread < 32; ++thread) {
     threads.emplace_back([&, thread] {
@@ -172,9 +172,10 @@ TEST_F(RoundTripTest, BlockingAndAsynchronousCallsMix) {
   EchoClient client(*connection);
   constexpr int kThreads = 4;
   constexpr int kCalls = 200;
-  std::latch answered(kThreads * kCalls);
+  std::latch answered(ptrdiff_t{kThreads} * kCalls);
   std::atomic<int> wrong = 0;
   std::vector<std::thread> threads;
+  threads.reserve(kThreads);
   for (int thread = 0; thread < kThreads; ++thread) {
     threads.emplace_back([&] {
       for (int i = 0; i < kCalls; ++i) {
@@ -246,6 +247,7 @@ TEST_F(RoundTripTest, ALostConnectionIsUnavailableForEveryCall) {
     });
   }
   std::vector<std::thread> threads;
+  threads.reserve(4);
   for (int i = 0; i < 4; ++i) {
     threads.emplace_back(
         [&] { EXPECT_EQ(client.Wait({}).status().code(), absl::StatusCode::kUnavailable); });
@@ -266,7 +268,7 @@ TEST_F(RoundTripTest, AClientThatGoesAwayTakesItsCallsWithItAndNothingElse) {
     EXPECT_EQ(response.status().code(), absl::StatusCode::kUnavailable);
   });
   EchoClient(*staying).WaitAsync(
-      {}, {}, [&](absl::StatusOr<EchoResponse> response) { stays.set_value(response); });
+      {}, {}, [&](const absl::StatusOr<EchoResponse>& response) { stays.set_value(response); });
   WaitUntilOnLoop([&] { return service_.waiting() == 2; });
   leaving.reset();
   WaitUntilOnLoop([&] { return service_.cancelled() == 1; });

@@ -29,7 +29,6 @@ using bothy::testing::RequestFrame;
 using bothy::testing::RequestOptions;
 using std::chrono::seconds;
 using ::testing::ElementsAre;
-using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
 

@@ -407,6 +407,7 @@ TEST_F(ServerTest, ManyThreadsMayAnswerWhileClientsComeAndGo) {
   StartServer();
   std::atomic<bool> stop = false;
   std::vector<std::thread> workers;
+  workers.reserve(3);
   for (int i = 0; i < 3; ++i) {
     workers.emplace_back([&] {
       while (!stop) {

@@ -118,6 +118,7 @@ TEST_F(UnixSocketTest, OnlyOneOfManyReplacesAStaleSocket) {
     std::atomic<int> won = 0;
     std::vector<absl::StatusOr<BoundSocket>> results(4);
     std::vector<std::thread> threads;
+    threads.reserve(results.size());
     for (auto& result : results) threads.emplace_back([&] { result = ListenUnix(path_); });
     for (auto& thread : threads) thread.join();
     for (const auto& result : results) {

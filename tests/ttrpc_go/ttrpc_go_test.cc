@@ -324,6 +324,7 @@ TEST_F(GoServerTest, ServesManyThreads) {
   Start("go_echo_server");
   EchoClient client(*client_);
   std::vector<std::thread> threads;
+  threads.reserve(16);
   std::atomic<int> wrong = 0;
   for (int thread = 0; thread < 16; ++thread) {
     threads.emplace_back([&, thread] {
