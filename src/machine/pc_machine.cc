@@ -106,15 +106,7 @@ absl::StatusOr<std::unique_ptr<Machine>> PcMachine::Create(
         SetThreadName("boot-load");
         return raw->LoadBootFiles();
       });
-  std::future<void> backing;
-  if (config.memory.allow_overcommit) {
-    backing = std::async(std::launch::async, [raw = machine.get()] {
-      SetThreadName("ram-huge");
-      raw->BackBootWorkingSet();
-    });
-  }
   const absl::Status built = machine->BuildHardware(control);
-  if (backing.valid()) backing.wait();
   const absl::StatusOr<hypervisor::EntryRegisters> entry = loading.get();
   RETURN_IF_ERROR(built);
   RETURN_IF_ERROR(entry.status());
@@ -165,6 +157,9 @@ absl::StatusOr<uint64_t> PcMachine::WriteAcpiTables() {
 }
 
 absl::StatusOr<hypervisor::EntryRegisters> PcMachine::LoadBootFiles() {
+  // Before the kernel is written there: pages that are being written can't be gathered into a huge
+  // one.
+  if (config_.memory.allow_overcommit) BackBootWorkingSet();
   ASSIGN_OR_RETURN(const uint64_t rsdp, WriteAcpiTables());
   return kernel_->Load(BootRequest(rsdp), *memory_);
 }

@@ -194,9 +194,7 @@ void GuestMemory::BackWithHugePages(uint64_t gpa, uint64_t size) {
     // all the same.
     const uint64_t first = AlignUp(range.file_offset + (begin - range.guest.base), kHugePageSize);
     const uint64_t last = (range.file_offset + (end - range.guest.base)) & ~(kHugePageSize - 1);
-    for (uint64_t at = first; at < last; at += kHugePageSize) {
-      if (!Collapse(mapping_.data() + at, kHugePageSize)) return;
-    }
+    if (first < last) (void)Collapse(mapping_.data() + first, last - first);
   }
 }
 
