@@ -145,7 +145,7 @@ class Lab:
             devices = ["-device", "intel-iommu,intremap=on,caching-mode=on", *devices,
                        "-device", "e1000e,romfile=",
                        "-device", "pcie-root-port,id=assigned",
-                       "-blockdev", "driver=null-co,node-name=null,size=1G,read-zeroes=on",
+                       "-blockdev", "driver=null-co,node-name=null,size=1073741824,read-zeroes=on",
                        "-device", "nvme,bus=assigned,serial=lab,drive=null"]
         return [
             "qemu-system-x86_64", "-M", ",".join(machine), "-accel", accelerator, "-cpu", cpu,
