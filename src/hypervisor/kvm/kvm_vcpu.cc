@@ -270,7 +270,10 @@ absl::Status KvmVcpu::RestorePowerOnState() {
   RETURN_IF_ERROR(Ioctl(fd, KVM_SET_SREGS, &power_on_->sregs, "setting segments"));
   RETURN_IF_ERROR(Ioctl(fd, KVM_SET_REGS, &power_on_->regs, "setting registers"));
   RETURN_IF_ERROR(Ioctl(fd, KVM_SET_FPU, &power_on_->fpu, "setting the FPU"));
-  RETURN_IF_ERROR(Ioctl(fd, KVM_SET_XCRS, &power_on_->xcrs, "setting XCRs"));
+  // None on a host without XSAVE, where KVM refuses the call as well.
+  if (power_on_->xcrs.nr_xcrs != 0) {
+    RETURN_IF_ERROR(Ioctl(fd, KVM_SET_XCRS, &power_on_->xcrs, "setting XCRs"));
+  }
   RETURN_IF_ERROR(Ioctl(fd, KVM_SET_DEBUGREGS, &power_on_->debug, "setting debug registers"));
   RETURN_IF_ERROR(Ioctl(fd, KVM_SET_LAPIC, &power_on_->lapic, "setting the local APIC"));
   RETURN_IF_ERROR(Ioctl(fd, KVM_SET_VCPU_EVENTS, &power_on_->events, "setting pending events"));
