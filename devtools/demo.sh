@@ -14,5 +14,5 @@ run_demo() {
     step "prepare the lab" tests/lab/prepare.sh
   fi
   exec tests/lab/lab.py -- build/bin/bothyctl run --kernel "$kernel" --initrd "$initrd" --cpus 2 --memory 512M --timeline \
-    --cmdline "console=ttyS0 panic=-1 bothy.demo=1 $*"
+    --cmdline "console=ttyS0 panic=-1 bothy.demo=1${*:+ $*}"
 }
