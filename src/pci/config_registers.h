@@ -46,9 +46,9 @@ class ConfigRegisters {
 };
 
 // The registers that every function has (PCI Express Base 5.0, 7.5.1), by double word.
-inline constexpr uint16_t kIdRegister = 0x00;         // vendor, device
-inline constexpr uint16_t kCommandRegister = 0x04;    // command, status
-inline constexpr uint16_t kClassRegister = 0x08;      // revision, class code
+inline constexpr uint16_t kIdRegister = 0x00;       // vendor, device
+inline constexpr uint16_t kCommandRegister = 0x04;  // command, status
+inline constexpr uint16_t kClassRegister = 0x08;    // revision, class code
 
 inline constexpr uint32_t kCommandMemory = 1U << 1;
 inline constexpr uint32_t kCommandBusMaster = 1U << 2;
