@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "cmd/bothyctl/connection.h"
@@ -11,8 +12,9 @@
 
 namespace bothy::bothyctl {
 
-// Connects to the server that the command line names. None when that fails, which has been told.
-std::optional<Connection> ConnectOrTell(const Globals& globals);
+// Connects to the server that the command line names. None when that fails, which has been told;
+// `*status` is then the exit status.
+std::optional<Connection> ConnectOrTell(const Globals& globals, int* status);
 
 // Tells of a failure as "what: Status: message"; kExitError.
 int Tell(const std::string& what, const absl::Status& status);
@@ -35,8 +37,9 @@ int CallAndPrint(const Globals& globals, const char* method,
                                                                          const ttrpc::CallOptions&),
                  const Request& request,
                  const std::function<std::string(const Response&)>& text = nullptr) {
-  std::optional<Connection> connection = ConnectOrTell(globals);
-  if (!connection) return kExitError;
+  int status = kExitOk;
+  std::optional<Connection> connection = ConnectOrTell(globals, &status);
+  if (!connection) return status;
   const absl::StatusOr<Response> response =
       (connection->vm().*call)(request, globals.CallOptions());
   if (!response.ok()) return Tell(method, response.status());

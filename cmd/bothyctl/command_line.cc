@@ -1,5 +1,6 @@
 #include "cmd/bothyctl/command_line.h"
 
+#include <memory>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -8,6 +9,7 @@
 #include "cmd/bothyctl/completion.h"
 #include "cmd/bothyctl/error_text.h"
 #include "cmd/bothyctl/exit_code.h"
+#include "cmd/bothyctl/help_format.h"
 #include "cmd/bothyctl/option_types.h"
 #include "cmd/bothyctl/output.h"
 #include "cmd/bothyctl/verbs.h"
@@ -15,7 +17,7 @@
 namespace bothy::bothyctl {
 namespace {
 
-std::string Footer(const std::string& examples) { return absl::StrCat("\nExamples:\n", examples); }
+std::string Footer(const std::string& examples) { return absl::StrCat("Examples:\n", examples); }
 
 constexpr char kExamples[] =
     R"(  bothyctl run --kernel vmlinuz --initrd initrd.img --cmdline console=ttyS0
@@ -29,16 +31,45 @@ constexpr char kExamples[] =
 
 Exit status: 0 done, 1 error, 2 wrong command line; `bothyctl run --help` lists those of run.)";
 
-// Words of CLI11's own messages end with a full stop or a new line here and there.
-std::string UsageLine(const CLI::ParseError& error) {
-  std::string line = OneLine(error.what());
-  while (!line.empty() && (line.back() == '.' || line.back() == ' ')) line.pop_back();
-  return line;
+// The names that may follow `app`, for its error messages.
+std::string VerbNames(const CLI::App& app) {
+  std::string names;
+  for (const CLI::App* verb : app.get_subcommands([](const CLI::App*) { return true; })) {
+    absl::StrAppend(&names, names.empty() ? "" : ", ", verb->get_name());
+  }
+  return names;
+}
+
+// What is wrong with the command line, in one line that says where to read on.
+std::string UsageLine(const CLI::App& app, const CLI::ParseError& error) {
+  const CLI::App* verb = &app;
+  std::string name = app.get_name();
+  while (!verb->get_subcommands().empty()) {
+    verb = verb->get_subcommands().front();
+    absl::StrAppend(&name, " ", verb->get_name());
+  }
+  const std::vector<std::string> unknown = app.remaining(/*recurse=*/true);
+  const std::string names = VerbNames(*verb);
+  std::string line;
+  if (!unknown.empty() && unknown.front().starts_with('-')) {
+    line = "unknown option: " + unknown.front();
+  } else if (!unknown.empty() && !names.empty()) {
+    line = absl::StrCat("\"", unknown.front(), "\" is none of ", names);
+  } else if (!unknown.empty()) {
+    line = "unexpected word: " + unknown.front();
+  } else if (verb->get_require_subcommand_min() > 0) {
+    line = "give one of " + names;
+  } else {
+    line = OneLine(error.what());
+    while (line.ends_with('.') || line.ends_with(' ')) line.pop_back();
+  }
+  return absl::StrCat(OneLine(line), " (see ", name, " --help)");
 }
 
 }  // namespace
 
 CommandLine::CommandLine() : app_("Drives virtual machines of bothy servers.", "bothyctl") {
+  app_.formatter(std::make_shared<HelpFormat>());
   app_.footer(Footer(kExamples));
   app_.set_version_flag("--version", "bothyctl " BOTHY_VERSION, "Print the version and exit");
   app_.set_help_flag("-h,--help", "Print this and exit");
@@ -88,7 +119,7 @@ int CommandLine::Run(int argc, const char* const* argv) {
   } catch (const CLI::CallForVersion&) {
     return Print(absl::StrCat(app_.version(), "\n")) ? kExitOk : kExitError;
   } catch (const CLI::ParseError& error) {
-    PrintError(absl::StrCat(UsageLine(error), " (see bothyctl --help)"));
+    PrintError(UsageLine(app_, error));
     return kExitUsage;
   }
   return action_(globals_);

@@ -106,7 +106,7 @@ void Console::FlushInput() {
 
 void Console::OnSocket() {
   if (!to_guest_.empty()) FlushInput();
-  ReadAvailable();
+  if (!held_) ReadAvailable();
 }
 
 void Console::ReadAvailable() {
@@ -138,6 +138,18 @@ void Console::ReadAvailable() {
 
 void Console::OnWritten() {
   if (full_) ReadAvailable();
+  // More may have been queued since the writer told of its progress.
+  if (wake_when_flushed_) WakeWhenFlushed();
+}
+
+void Console::WakeWhenFlushed() {
+  wake_when_flushed_ = !flushed();
+  if (wake_when_flushed_) writer_.NotifyAt(0);
+}
+
+void Console::HoldOutput(bool hold) {
+  held_ = hold;
+  UpdateWatches();
 }
 
 void Console::UpdateWatches() {
@@ -148,7 +160,7 @@ void Console::UpdateWatches() {
     loop_.Unwatch(options_.input);
   }
   if (!socket_) return;
-  const int events = (full_ ? 0 : POLLIN) | (to_guest_.empty() ? 0 : POLLOUT);
+  const int events = (full_ || held_ ? 0 : POLLIN) | (to_guest_.empty() ? 0 : POLLOUT);
   if (events != 0) {
     loop_.Watch(socket_.get(), static_cast<short>(events), [this] { OnSocket(); });
   } else {

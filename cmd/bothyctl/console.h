@@ -53,6 +53,8 @@ class Console {
   // A line for standard error, which may well be the output's terminal.
   void Log(std::string_view text);
 
+  // Held, what the guest prints stays in the socket.
+  void HoldOutput(bool hold);
   // Reads what the guest has printed so far and the server has passed on, up to 1 MiB of it.
   void ReadAvailable();
   // The guest's bytes so far.
@@ -65,7 +67,7 @@ class Console {
   // Whether everything has been written, as far as it could be.
   [[nodiscard]] bool flushed() const { return writer_.backlog() == 0; }
   // Has the loop wake up when flushed() becomes true.
-  void WakeWhenFlushed() { writer_.NotifyAt(0); }
+  void WakeWhenFlushed();
   // errno of a failed write to the output; 0: none.
   [[nodiscard]] int output_error() const { return writer_.error(); }
   // Whether the output stands at the beginning of a line.
@@ -94,6 +96,8 @@ class Console {
   uint64_t received_ = 0;
   bool at_line_start_ = true;
   bool full_ = false;
+  bool held_ = false;
+  bool wake_when_flushed_ = false;
   const std::unique_ptr<char[]> buffer_;
   // Expires when the object does, for posts that come after it.
   const std::shared_ptr<Console*> self_;

@@ -45,8 +45,9 @@ void AddInspectVerb(CommandLine& commands) {
       ParseDepth, [request](uint32_t depth) { request->set_recursion_limit(depth); })
       ->type_name("N");
   commands.OnVerb(verb, [request](const Globals& globals) -> int {
-    std::optional<Connection> connection = ConnectOrTell(globals);
-    if (!connection) return kExitError;
+    int status = kExitOk;
+    std::optional<Connection> connection = ConnectOrTell(globals, &status);
+    if (!connection) return status;
     const auto response = connection->vm().InspectVM(*request, globals.CallOptions());
     if (!response.ok()) return Tell("InspectVM", response.status());
     return PrintAnswer<google::protobuf::Value>(globals, response->result(), ValueTreeText);

@@ -24,8 +24,9 @@ void AddEmptyCall(CommandLine& commands, const char* name, const char* method, E
 
 // WaitVM, and then what the wait was for: its answer doesn't say.
 int Wait(const Globals& globals) {
-  std::optional<Connection> connection = ConnectOrTell(globals);
-  if (!connection) return kExitError;
+  int status = kExitOk;
+  std::optional<Connection> connection = ConnectOrTell(globals, &status);
+  if (!connection) return status;
   const auto waited = connection->vm().WaitVM({}, globals.CallOptions());
   if (!waited.ok()) return Tell("WaitVM", waited.status());
   ::vmservice::PropertiesVMRequest request;

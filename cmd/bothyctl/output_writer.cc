@@ -29,7 +29,7 @@ struct OutputWriter::State {
 
   // With mutex held, so that nothing is called any more once the destructor has been here.
   void NotifyIfDue() {
-    if (!notify_at || (queued.size() + writing > *notify_at && error == 0)) return;
+    if (!notify_at || queued.size() + writing > *notify_at) return;
     notify_at.reset();
     progress();
   }
@@ -115,6 +115,7 @@ void OutputWriter::Run(const std::shared_ptr<State>& state) {
         state->queued.clear();
         state->writing = 0;
         written = bytes.size();
+        if (!state->ending) state->progress();
       }
       state->NotifyIfDue();
     }

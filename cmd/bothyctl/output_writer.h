@@ -15,8 +15,8 @@ namespace bothy::bothyctl {
 
 class OutputWriter {
  public:
-  // `progress` is what NotifyAt calls, on any thread; it must not call back. `fd` stays the
-  // caller's.
+  // `progress` is called when writing has failed, and when NotifyAt has asked for it; on any
+  // thread. It must not call back. `fd` stays the caller's.
   OutputWriter(int fd, std::function<void()> progress);
   // Waits for a write that is under way only if nothing is left to be written after it; else the
   // rest is dropped, and the thread left to end with its write or with the process.
@@ -28,7 +28,7 @@ class OutputWriter {
   void Write(std::string_view bytes);
   // Bytes that haven't been written yet.
   [[nodiscard]] size_t backlog() const;
-  // Calls `progress` once, as soon as the backlog is at most that, or writing has failed.
+  // Calls `progress` once, as soon as the backlog is at most that.
   void NotifyAt(size_t backlog);
   // The errno of the write that failed, after which everything is dropped; 0: none has.
   [[nodiscard]] int error() const;

@@ -56,7 +56,7 @@ void AddPropertiesVerb(CommandLine& commands) {
       *verb, "types",
       {{"memory", PropertiesVMRequest::Memory}, {"processor", PropertiesVMRequest::Processor}},
       "Which statistics; without: all", [request](Type type) { request->add_types(type); })
-      ->expected(0, 2);
+      ->expected(1, 2);
   commands.OnVerb(verb, [request](const Globals& globals) {
     return CallAndPrint<PropertiesVMResponse>(globals, "PropertiesVM",
                                               &::vmservice::VMClient::PropertiesVM, *request, Text);

@@ -235,23 +235,24 @@ void RunSession::TearDown() {
 
 void RunSession::EndServer() {
   if (!server_) return;
-  if (!server_exited_ && connection_) {
+  bool quitting = false;
+  if (!server_exited_ && connection_ && !hurry_) {
+    quitting = true;
     const auto result = Await<Empty>(
         "Quit", [this](auto done) { connection_->vm().QuitAsync({}, {}, std::move(done)); });
-    if (result.ok()) quitting_ = true;
     if (!result.ok()) Fail("Quit", result.status());
     loop_.RunUntil([this] { return server_exited_ || hurry_; }, PollLoop::Clock::now() + kEndLimit);
   }
-  if (!server_exited_) {
-    if (connection_ && !hurry_ && failure_.empty()) {
+  const bool ended = server_exited_;
+  if (!ended) {
+    if (quitting && !hurry_ && failure_.empty()) {
       failure_ = "the server didn't end and was killed";
     }
     server_->Kill();
   }
-  const bool died = server_exited_;
-  const std::string& end = server_->Reap();
-  if (died && !(quitting_ && server_->succeeded()) && failure_.empty()) {
-    failure_ = absl::StrCat("the server ", end);
+  const std::string& how = server_->Reap();
+  if (ended && !(quitting && server_->succeeded()) && failure_.empty()) {
+    failure_ = absl::StrCat("the server ", how);
   }
   // Its records are all in the pipe now.
   if (server_->log_fd() >= 0) {
@@ -306,14 +307,11 @@ absl::StatusOr<Response> RunSession::Await(const char* what, const Start<Respons
     loop_.Post([answer, result = std::move(result)] { *answer = result; });
   });
   AwaitEvent(what, [&] { return answer->has_value(); });
-  if (*answer) {
-    if (server_ && absl::IsUnavailable((*answer)->status())) {
-      // The connection ends a moment before the process does.
-      loop_.RunUntil([this] { return server_exited_; }, PollLoop::Clock::now() + kSlow);
-    }
-    return **answer;
+  if (!*answer && server_exited_) {
+    // The end of the connection is an answer, if the server hasn't given another one.
+    loop_.RunUntil([&] { return answer->has_value(); });
   }
-  if (server_exited_) return absl::UnavailableError("the server has gone");
+  if (*answer) return **answer;
   return absl::CancelledError(ending_ ? "no answer" : "ended early");
 }
 
@@ -334,6 +332,10 @@ bool RunSession::EndsEarly() const {
 }
 
 void RunSession::Fail(const char* what, const absl::Status& status) {
+  if (server_ && absl::IsUnavailable(status)) {
+    // The connection ends a moment before the process does.
+    loop_.RunUntil([this] { return server_exited_ || hurry_; }, PollLoop::Clock::now() + kSlow);
+  }
   // The first reason counts, and the server's death, which EndServer tells, is one of its own.
   if (!failure_.empty() || server_exited_ || hurry_) return;
   if (absl::IsCancelled(status) && EndsEarly()) return;
@@ -429,6 +431,8 @@ void RunSession::TogglePause() {
 }
 
 void RunSession::Suspend() {
+  // What comes from here on waits for the terminal to be ours again.
+  console_->HoldOutput(true);
   Say("suspended; the guest goes on");
   console_->WakeWhenFlushed();
   loop_.RunUntil([this] { return console_->flushed() || EndsEarly(); });
@@ -437,6 +441,7 @@ void RunSession::Suspend() {
   ::kill(0, SIGTSTP);
   // Here again after SIGCONT, or at once where nobody could continue us.
   if (const absl::Status status = terminal_->EnterRaw(); !status.ok()) Fail("run", status);
+  console_->HoldOutput(false);
 }
 
 void RunSession::Say(std::string_view text) {

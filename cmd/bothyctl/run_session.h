@@ -67,8 +67,7 @@ class RunSession {
   void EndServer();
   int Report();
 
-  // Waits for the answer to a call; Cancelled when it is given up (EndsEarly), Unavailable when the
-  // server has died.
+  // Waits for the answer to a call; Cancelled when it is given up (EndsEarly).
   template <typename Response>
   absl::StatusOr<Response> Await(const char* what, const Start<Response>& start);
   // Waits for `done` or an early end; says so if it takes long. Whether it is done.
@@ -113,11 +112,10 @@ class RunSession {
   bool paused_ = false;
   bool pausing_ = false;  // a call of PauseVM or ResumeVM is under way
   bool user_quit_ = false;
-  int signal_ = 0;         // the first that asked for the end
-  bool hurry_ = false;     // the end was asked for twice
-  bool ending_ = false;    // nothing but the orderly end is still to be done
-  bool quitting_ = false;  // the server has answered Quit
-  std::string failure_;    // an error line
+  int signal_ = 0;       // the first that asked for the end
+  bool hurry_ = false;   // the end was asked for twice
+  bool ending_ = false;  // nothing but the orderly end is still to be done
+  std::string failure_;  // an error line
 };
 
 }  // namespace bothy::bothyctl

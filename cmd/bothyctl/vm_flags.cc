@@ -72,7 +72,8 @@ void AddVmFlags(CLI::App& verb, VmFlags* flags) {
   AddParsed<SerialFlag>(
       verb, "--serial",
       "Serial port 0..3 (COM1..COM4): PATH is a Unix socket, which the server listens on unless "
-      "somebody does already; with \",connect\" it only ever connects",
+      "somebody does already; with \",connect\" it only ever connects. For run, \"-\" is this "
+      "terminal; without: COM1",
       ParseSerialFlag, [flags](SerialFlag flag) { flags->serial.push_back(std::move(flag)); })
       ->type_name("PORT=PATH[,connect]");
   verb.add_flag("--guest-unpacks", flags->guest_unpacks,
