@@ -1,8 +1,14 @@
 # shellcheck shell=bash
 
-# A benchmark is a folder of bench/ with an executable `run`, which prints its figures and fails when a bound is missed.
+# ./dev bench [NAME...] [OPTION...]
+# A benchmark is a folder of bench/ with an executable `run`, which prints its figures beside their targets,
+# and fails when it can't measure (with --check also when a target is missed).
 run_bench() {
-  local name failed=() names=("$@")
+  local name failed=() names=()
+  while (($#)) && [[ $1 != -* ]]; do
+    names+=("$1")
+    shift
+  done
   need build lab test bench
   build_preset release
   step "prepare the guest" tests/guest/prepare.sh
@@ -13,7 +19,7 @@ run_bench() {
   done
   for name in "${names[@]}"; do
     say "bench $name"
-    "bench/$name/run" || failed+=("$name")
+    "bench/$name/run" "$@" || failed+=("$name")
   done
   ((${#failed[@]} == 0)) || fail "bench failed: ${failed[*]}"
 }
