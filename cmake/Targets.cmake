@@ -27,9 +27,10 @@ function(bothy_test name)
   add_executable(${name} ${arg_SRCS})
   bothy_sanitizer_sources(${name})
   target_link_libraries(${name} PRIVATE ${arg_DEPS} GTest::gmock GTest::gtest GTest::gtest_main)
-  list(JOIN arg_LABELS "\\\;" labels)
+  # One label, joined: gtest_discover_tests hands a list of them on as single properties.
+  list(JOIN arg_LABELS "+" label)
   gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60
-    PROPERTIES "LABELS;${arg_LABELS}" ${arg_PROPERTIES})
+    PROPERTIES LABELS ${label} ${arg_PROPERTIES})
 endfunction()
 
 # bothy_fuzzer(NAME SRCS... DEPS... [CORPUS dir]): a libFuzzer target, built by the fuzz preset only.

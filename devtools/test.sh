@@ -32,11 +32,12 @@ suite() {
   summary+=("$(printf '%-6s %s' "$name" "$closing")")
 }
 
-# ctest_command PRESET LABEL OPTION...: sets `command` to the run of ctest.
+# ctest_command PRESET LABEL OPTION...: sets `command` to the run of ctest. A test of several labels
+# carries them as one, joined by "+".
 ctest_command() {
   local preset=$1 label=$2
   shift 2
-  command=(ctest --test-dir "build/$preset" -L "^$label\$" --output-on-failure --no-tests=ignore "$@")
+  command=(ctest --test-dir "build/$preset" -L "(^|[+])$label([+]|\$)" --output-on-failure "--no-tests=$without_tests" "$@")
 }
 
 run_test() {
@@ -49,6 +50,10 @@ run_test() {
     shift
   done
   if ((${#chosen[@]} == 0)); then chosen=([unit]=1 [micro]=1 [asan]=1 [tsan]=1 [host]=1 [lab]=1); fi
+
+  # A suite without tests is a mistake, unless somebody chose among them.
+  local without_tests=error
+  if (($#)); then without_tests=ignore; fi
 
   need build test lab
   if [[ -v chosen[unit] || -v chosen[micro] || -v chosen[host] || -v chosen[lab] ]]; then build_preset release; fi
