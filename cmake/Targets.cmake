@@ -29,7 +29,7 @@ function(bothy_test name)
   target_link_libraries(${name} PRIVATE ${arg_DEPS} GTest::gmock GTest::gtest GTest::gtest_main)
   # One label, joined: gtest_discover_tests hands a list of them on as single properties.
   list(JOIN arg_LABELS "+" label)
-  gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60
+  gtest_discover_tests(${name} NO_PRETTY_VALUES DISCOVERY_TIMEOUT 60
     PROPERTIES LABELS ${label} ${arg_PROPERTIES})
 endfunction()
 

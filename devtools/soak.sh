@@ -1,9 +1,22 @@
 # shellcheck shell=bash
 
+# ./dev soak [--rounds N] [--fuzz SECONDS]: every test N times over (the micro guests here, the stock kernels in the
+# lab), until one fails, and then each fuzzer for so long. docs/reliability.md has what came out.
 run_soak() {
-  need lab test
-  build_preset release
-  step "prepare the guest" tests/guest/prepare.sh
-  step "prepare the lab" tests/lab/prepare.sh
-  exec tests/lab/lab.py -- ctest --test-dir build/release -L '^soak$' --output-on-failure --no-tests=error "$@"
+  local rounds=20 seconds=600
+  while (($#)); do
+    case $1 in
+      --rounds) rounds=${2-} ;;
+      --fuzz) seconds=${2-} ;;
+      *) fail "soak: unknown option $1 (there are: --rounds N, --fuzz SECONDS)" ;;
+    esac
+    [[ ${2-} =~ ^[1-9][0-9]*$ ]] || fail "soak: $1: not a number: ${2-}"
+    shift 2
+  done
+  # shellcheck source=devtools/test.sh
+  . devtools/test.sh
+  run_test unit micro tsan lab --repeat "until-fail:$rounds"
+  # shellcheck source=devtools/fuzz.sh
+  . devtools/fuzz.sh
+  run_fuzz "" "$seconds"
 }
