@@ -49,7 +49,7 @@ absl::StatusOr<uint64_t> ParseMebibytes(std::string_view text) {
   uint64_t factor = 0;
   if (unit.empty() || unit == "m" || unit == "mib") factor = 1;
   if (unit == "g" || unit == "gib") factor = 1024;
-  if (unit == "t" || unit == "tib") factor = 1024 * 1024;
+  if (unit == "t" || unit == "tib") factor = 1 << 20;
   if (factor == 0) return NotMemory(text, "");
   if (amount > std::numeric_limits<uint64_t>::max() / factor) {
     return NotMemory(text, " that fits 64 bits");

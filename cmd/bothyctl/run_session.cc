@@ -145,7 +145,7 @@ bool RunSession::CreateVm() {
   vm_created_ = true;
   timeline_.Mark(TimelineEvent::kCreateAnswered);
   // Before the guest runs, so that no halt is too quick for it.
-  connection_->vm().WaitVMAsync({}, {}, [this](absl::StatusOr<Empty> answer) {
+  connection_->vm().WaitVMAsync({}, {}, [this](const absl::StatusOr<Empty>& answer) {
     loop_.Post([this, status = answer.status()] {
       timeline_.Mark(TimelineEvent::kHalt);
       wait_answer_ = status;
@@ -411,7 +411,7 @@ void RunSession::OnGuestOutput(std::string_view bytes) {
 void RunSession::TogglePause() {
   if (pausing_ || !connection_ || ending_) return;
   pausing_ = true;
-  const auto answered = [this](absl::StatusOr<Empty> result) {
+  const auto answered = [this](const absl::StatusOr<Empty>& result) {
     loop_.Post([this, status = result.status()] {
       pausing_ = false;
       if (!status.ok()) {

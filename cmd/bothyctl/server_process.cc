@@ -48,7 +48,7 @@ std::string FindServerProgram(const std::string& wanted) {
   const ssize_t size = ::readlink("/proc/self/exe", self.data(), self.size());
   if (size > 0) {
     const std::string path(self.data(), static_cast<size_t>(size));
-    const std::string beside = absl::StrCat(path.substr(0, path.rfind('/')), "/bothy");
+    std::string beside = absl::StrCat(path.substr(0, path.rfind('/')), "/bothy");
     if (::access(beside.c_str(), X_OK) == 0) return beside;
   }
   return "bothy";

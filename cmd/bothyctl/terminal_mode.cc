@@ -80,7 +80,7 @@ absl::Status TerminalMode::EnterRaw() {
   raw_ = true;
   // What is still on its way out was written for the old mode.
   if (::tcsetattr(fd_, TCSADRAIN, &raw) != 0) {
-    const absl::Status status = ErrnoStatus(errno, "set the terminal's mode");
+    absl::Status status = ErrnoStatus(errno, "set the terminal's mode");
     Restore();
     return status;
   }

@@ -248,9 +248,10 @@ TEST(KernelImageTest, VmlinuxWithAPvhNoteEntersThereIn32Bits) {
   EXPECT_EQ(*memory->ReadObject<uint64_t>(module + 8), 5'000U);
   const auto map = LoadLe<uint64_t>(info.data() + 40);
   ASSERT_EQ(LoadLe<uint32_t>(info.data() + 48), 5U);
-  EXPECT_EQ(*memory->ReadObject<uint64_t>(map + 3 * 24), kMiB);
-  EXPECT_EQ(*memory->ReadObject<uint64_t>(map + 3 * 24 + 8), 15 * kMiB);
-  EXPECT_EQ(*memory->ReadObject<uint32_t>(map + 3 * 24 + 16), 1U);
+  const uint64_t fourth = map + 72;  // entries of 24 bytes
+  EXPECT_EQ(*memory->ReadObject<uint64_t>(fourth), kMiB);
+  EXPECT_EQ(*memory->ReadObject<uint64_t>(fourth + 8), 15 * kMiB);
+  EXPECT_EQ(*memory->ReadObject<uint32_t>(fourth + 16), 1U);
 }
 
 TEST(KernelImageTest, EntryStateIsWhatTheBootProtocolAsksFor) {
@@ -417,7 +418,7 @@ TEST(KernelImageTest, AnyByteOfTheHeadersMayBeWrong) {
   try_bits(vmlinux, 0, 64 + 3 * 56);
   try_bits(bzimage, 0x1f1, 0x270);
   try_bits(bzimage, kTestSetupBytes + kTestPayloadOffset,
-           kTestSetupBytes + kTestPayloadOffset + 64 + 2 * 56);
+           kTestSetupBytes + kTestPayloadOffset + 64 + 112);
 }
 
 TEST(KernelImageTest, OtherArchitecturesAreRefused) {

@@ -29,7 +29,7 @@ TEST(LayoutTest, SmallGuestHasOneRangeFromZero) {
 }
 
 TEST(LayoutTest, RamContinuesAboveTheLowGap) {
-  const auto layout = ComputeLayout(Options(6 * 1024));
+  const auto layout = ComputeLayout(Options(6144));
   ASSERT_TRUE(layout.ok());
   ASSERT_EQ(layout->ram.size(), 2U);
   EXPECT_EQ(layout->ram[0].guest, (AddressRange{0, 3 * kGiB}));
@@ -38,7 +38,7 @@ TEST(LayoutTest, RamContinuesAboveTheLowGap) {
 }
 
 TEST(LayoutTest, RamThatDoesNotFitBelowTheHighWindowContinuesAboveIt) {
-  auto options = Options(8 * 1024);
+  auto options = Options(8192);
   options.high_mmio_base_bytes = 5 * kGiB;
   options.high_mmio_gap_bytes = 2 * kGiB;
   const auto layout = ComputeLayout(options);
@@ -50,7 +50,7 @@ TEST(LayoutTest, RamThatDoesNotFitBelowTheHighWindowContinuesAboveIt) {
 }
 
 TEST(LayoutTest, WindowAtFourGiBPutsAllHighRamAboveIt) {
-  auto options = Options(4 * 1024);
+  auto options = Options(4096);
   options.high_mmio_base_bytes = k4GiB;
   options.high_mmio_gap_bytes = kGiB;
   const auto layout = ComputeLayout(options);
@@ -78,7 +78,7 @@ TEST(LayoutTest, DefaultWindowShrinksToWhatFits) {
 
 TEST(LayoutTest, NothingOverlapsForEveryGap) {
   for (uint64_t gap = 512; gap <= 3072; gap += 64) {
-    auto options = Options(20 * 1024);
+    auto options = Options(20480);
     options.low_mmio_gap_bytes = gap * kMiB;
     options.high_mmio_base_bytes = 6 * kGiB;
     options.high_mmio_gap_bytes = 3 * kGiB;

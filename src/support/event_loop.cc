@@ -1,6 +1,7 @@
 #include "support/event_loop.h"
 
 #include <pthread.h>
+#include <sched.h>
 
 #include <asio/post.hpp>
 #include <future>
@@ -14,7 +15,20 @@ void SetThreadName(std::string_view name) {
   ::pthread_setname_np(::pthread_self(), std::string(name.substr(0, 15)).c_str());
 }
 
-void EventLoop::Run() { context_.run(); }
+void EventLoop::Run() {
+  while (!context_.stopped()) {
+    if (!awake_until_) {
+      context_.run_one();
+    } else if (context_.poll() == 0) {
+      if (std::chrono::steady_clock::now() >= *awake_until_) awake_until_.reset();
+      ::sched_yield();
+    }
+  }
+}
+
+void EventLoop::StayAwake(std::chrono::nanoseconds duration) {
+  awake_until_ = std::chrono::steady_clock::now() + duration;
+}
 
 void EventLoop::Post(std::function<void()> task) { asio::post(context_, std::move(task)); }
 

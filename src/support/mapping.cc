@@ -1,13 +1,15 @@
 #include "support/mapping.h"
 
 #include <cerrno>
+#include <cstddef>
+#include <cstdint>
 
 #include "support/check.h"
 
 namespace bothy {
 namespace {
 
-constexpr uintptr_t kPageBytes = 4096;
+constexpr size_t kPageBytes = 4096;
 
 }  // namespace
 
@@ -30,20 +32,19 @@ absl::StatusOr<Mapping> Mapping::CreateAligned(size_t size_bytes, size_t alignme
   void* reservation =
       ::mmap(nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (reservation == MAP_FAILED) return ErrnoStatus(errno, what);
-  const auto base = reinterpret_cast<uintptr_t>(reservation);
-  const uintptr_t aligned = (base + alignment_bytes - 1) & ~(alignment_bytes - 1);
-  void* address = ::mmap(reinterpret_cast<void*>(aligned), size_bytes, protection,
-                         flags | MAP_FIXED, fd, static_cast<off_t>(offset));
+  // Bytes of the reservation in front of the mapping, and up to the end of its last page.
+  const size_t before = -reinterpret_cast<uintptr_t>(reservation) & (alignment_bytes - 1);
+  const size_t used = before + ((size_bytes + kPageBytes - 1) & ~(kPageBytes - 1));
+  auto* const base = static_cast<std::byte*>(reservation);
+  void* address = ::mmap(base + before, size_bytes, protection, flags | MAP_FIXED, fd,
+                         static_cast<off_t>(offset));
   if (address == MAP_FAILED) {
     const int error = errno;
     CHECK(::munmap(reservation, reserved) == 0);
     return ErrnoStatus(error, what);
   }
-  const uintptr_t end = (aligned + size_bytes + kPageBytes - 1) & ~(kPageBytes - 1);
-  if (aligned > base) CHECK(::munmap(reservation, aligned - base) == 0);
-  if (base + reserved > end) {
-    CHECK(::munmap(reinterpret_cast<void*>(end), base + reserved - end) == 0);
-  }
+  if (before > 0) CHECK(::munmap(reservation, before) == 0);
+  if (reserved > used) CHECK(::munmap(base + used, reserved - used) == 0);
   Mapping mapping;
   mapping.data_ = address;
   mapping.size_ = size_bytes;

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 
@@ -33,6 +34,9 @@ using TimePoint = std::chrono::steady_clock::time_point;
 constexpr size_t kReadSize = 64 << 10;
 // Requests that the server doesn't read; further calls are refused.
 constexpr size_t kMaxUnsent = 64 << 20;
+// How long a blocking call polls for its answer before it sleeps: most answers take less time than
+// waking a thread does.
+constexpr std::chrono::microseconds kStayAwake(50);
 
 absl::Status DeadlinePassed() {
   return absl::DeadlineExceededError("no answer before the deadline");
@@ -89,7 +93,8 @@ class Client::Impl {
 
   // Reads once, waiting until `deadline`, and hands out what came. The caller has set reading_.
   void WaitAndRead(std::optional<TimePoint> deadline);
-  void Read(int flags);
+  // False: nothing has come.
+  bool Read(int flags);
   void HandOut(const FrameDecoder::Frame& frame, const absl::Status& status,
                std::string_view payload);
   // The connection is gone: every call answers `why`.
@@ -299,24 +304,37 @@ void Client::Impl::CallAsync(std::string_view service, std::string_view method,
 }
 
 void Client::Impl::WaitAndRead(std::optional<TimePoint> deadline) {
-  if (!deadline) return Read(0);
-  pollfd poll_fd{.fd = socket_.get(), .events = POLLIN, .revents = 0};
-  if (::poll(&poll_fd, 1, PollTimeout(deadline)) > 0) Read(MSG_DONTWAIT);
+  const TimePoint sleep_at = std::chrono::steady_clock::now() + kStayAwake;
+  while (!Read(MSG_DONTWAIT)) {
+    if (std::chrono::steady_clock::now() < sleep_at) {
+      ::sched_yield();
+    } else if (!deadline) {
+      Read(0);
+      return;
+    } else {
+      pollfd poll_fd{.fd = socket_.get(), .events = POLLIN, .revents = 0};
+      if (::poll(&poll_fd, 1, PollTimeout(deadline)) <= 0) return;
+    }
+  }
 }
 
-void Client::Impl::Read(int flags) {
+bool Client::Impl::Read(int flags) {
   const ssize_t size = ::recv(socket_.get(), read_buffer_.get(), kReadSize, flags);
   if (size < 0) {
-    if (errno == EINTR || errno == EAGAIN) return;
-    return Lose(absl::UnavailableError(absl::StrCat("the connection broke: ", strerror(errno))));
+    if (errno == EINTR || errno == EAGAIN) return false;
+    Lose(absl::UnavailableError(absl::StrCat("the connection broke: ", strerror(errno))));
+    return true;
   }
-  if (size == 0) return Lose(absl::UnavailableError("the server closed the connection"));
+  if (size == 0) {
+    Lose(absl::UnavailableError("the server closed the connection"));
+    return true;
+  }
   std::string_view input(read_buffer_.get(), static_cast<size_t>(size));
   while (true) {
     FrameDecoder::Frame frame;
     switch (decoder_.Next(&input, &frame)) {
       case FrameDecoder::Event::kNeedMore:
-        return;
+        return true;
       case FrameDecoder::Event::kOverlong:
         HandOut(
             frame,

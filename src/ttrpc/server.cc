@@ -28,6 +28,10 @@ constexpr size_t kReadSize = 64 << 10;
 // How often one connection is read from before the others have their turn.
 constexpr int kReadsPerTurn = 4;
 constexpr int kAcceptsPerTurn = 16;
+// A client that asked again so soon after its answer is taken to do so once more: the loop stays
+// awake for it that long.
+constexpr std::chrono::microseconds kSoon(100);
+constexpr std::chrono::microseconds kStayAwake(50);
 // After accept(2) ran out of descriptors or memory.
 constexpr std::chrono::milliseconds kAcceptPause(100);
 
@@ -172,6 +176,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   }
 
   void OnReadable() {
+    const bool soon = std::chrono::steady_clock::now() - last_sent_ < kSoon;
     for (int i = 0; i < kReadsPerTurn && server_ != nullptr && !draining_ && session_.WantsInput();
          ++i) {
       char* const buffer = server_->read_buffer();
@@ -189,6 +194,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
       if (!status.ok()) return EndWith(status);
       if (static_cast<size_t>(size) < kReadSize) break;
     }
+    if (soon && server_ != nullptr) server_->loop().StayAwake(kStayAwake);
     AfterWork();
   }
 
@@ -221,6 +227,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
                                   MSG_DONTWAIT | MSG_NOSIGNAL);
       if (sent >= 0) {
         output.Consume(static_cast<size_t>(sent));
+        last_sent_ = std::chrono::steady_clock::now();
       } else if (errno == EAGAIN) {
         return WaitWritable();
       } else if (errno != EINTR) {
@@ -263,6 +270,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool draining_ = false;
   bool broken_ = false;  // sending failed; the closing is queued
   bool timer_armed_ = false;
+  std::chrono::steady_clock::time_point last_sent_ = {};
   std::optional<asio::steady_timer> timer_;
 };
 

@@ -12,9 +12,7 @@ namespace {
 
 namespace wire = ::vmservice;
 using absl::StatusCode;
-using machine::MachineConfig;
 using machine::PowerAction;
-using testing::ElementsAre;
 
 // The least that makes a VM, and `more` of VMConfig in text form.
 wire::CreateVMRequest Request(const std::string& more = "") {

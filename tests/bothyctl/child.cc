@@ -15,6 +15,8 @@
 #include <cstring>
 #include <thread>
 
+#include "absl/strings/str_cat.h"
+
 namespace bothy::bothyctl {
 namespace {
 
@@ -66,7 +68,7 @@ Child::Child(const std::vector<std::string>& words, const ChildOptions& options)
     const std::string name(*variable, std::strcspn(*variable, "="));
     if (!options.environment.contains(name)) variables.emplace_back(*variable);
   }
-  for (const auto& [name, value] : options.environment) variables.push_back(name + "=" + value);
+  for (const auto& [name, value] : options.environment) variables.push_back(absl::StrCat(name, "=", value));
   std::vector<char*> environment;
   for (std::string& variable : variables) environment.push_back(variable.data());
   environment.push_back(nullptr);

@@ -18,7 +18,7 @@ namespace bothy::guest {
 namespace {
 
 // The agent's lines are shorter; what is longer isn't from it.
-constexpr size_t kMaxLine = 64 * 1024;
+constexpr size_t kMaxLine = 64 << 10;
 
 std::string PercentEncode(const std::string& text) {
   std::string encoded;

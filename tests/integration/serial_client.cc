@@ -84,7 +84,7 @@ std::string SerialClient::ReadUntil(std::string_view text) {
       return std::exchange(received_, {});
     }
   }
-  const std::string read = received_.substr(0, at + text.size());
+  std::string read = received_.substr(0, at + text.size());
   received_.erase(0, read.size());
   return read;
 }
@@ -97,7 +97,7 @@ std::string SerialClient::Read(size_t size) {
       return std::exchange(received_, {});
     }
   }
-  const std::string read = received_.substr(0, size);
+  std::string read = received_.substr(0, size);
   received_.erase(0, size);
   return read;
 }

@@ -15,7 +15,7 @@
 namespace bothy::hypervisor::kvm {
 namespace {
 
-constexpr size_t kRamBytes = 64 * 1024;
+constexpr size_t kRamBytes = 0x1'0000;
 
 // Records accesses and lets a test wait for them.
 class RecordingHandler final : public ExitHandler {
