@@ -7,9 +7,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "boot/huge_page_backing.h"
 #include "boot/initrd_placement.h"
 #include "boot/low_memory_map.h"
 #include "boot/memory_map.h"
+#include "boot/parallel_work.h"
 #include "boot/payload_decoder.h"
 #include "boot/pvh.h"
 #include "boot/segment_loader.h"
@@ -39,20 +41,27 @@ constexpr uint64_t kMaxNoteBytes = 64 * memory::kKiB;
 constexpr uint64_t kReadBytes = 2 * memory::kMiB;
 constexpr unsigned kMaxLoadThreads = 4;
 
-// Has `range` of `file` read to guest-physical address `gpa`.
-absl::Status ReadInPieces(const BootFile& file, const FileRange& range, uint64_t gpa,
-                          GuestMemory& memory, ParallelWork& work) {
-  ASSIGN_OR_RETURN(const std::span<uint8_t> target, memory.HostRange(gpa, range.size));
-  for (uint64_t done = 0; done < target.size(); done += kReadBytes) {
-    const std::span<uint8_t> piece =
-        target.subspan(done, std::min<uint64_t>(kReadBytes, target.size() - done));
-    work.Submit(
-        [&file, offset = range.offset + done, piece] { return file.ReadAt(offset, piece); });
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
+
+struct KernelImage::Loading {
+  GuestMemory& memory;
+  HugePageBacking huge_pages;
+  ParallelWork work;  // last: its destructor waits for tasks, which use the others
+
+  // Has `range` of `file` read to guest-physical address `gpa`.
+  absl::Status Read(const BootFile& file, const FileRange& range, uint64_t gpa) {
+    ASSIGN_OR_RETURN(const std::span<uint8_t> target, memory.HostRange(gpa, range.size));
+    for (uint64_t done = 0; done < target.size(); done += kReadBytes) {
+      const std::span<uint8_t> piece =
+          target.subspan(done, std::min<uint64_t>(kReadBytes, target.size() - done));
+      work.Submit([this, &file, offset = range.offset + done, at = gpa + done, piece] {
+        huge_pages.Back(at, piece.size());
+        return file.ReadAt(offset, piece);
+      });
+    }
+    return absl::OkStatus();
+  }
+};
 
 absl::StatusOr<Initrd> Initrd::Open(const std::string& path) {
   auto file = BootFile::Open(path);
@@ -186,31 +195,30 @@ std::vector<AddressRange> KernelImage::WorkingSet(const LoadRequest& request,
                         layout);
 }
 
-absl::StatusOr<KernelImage::Placement> KernelImage::LoadKernel(Unpack unpack, GuestMemory& memory,
-                                                               ParallelWork& work) const {
-  if (elf_) return LoadElf(memory, work);
-  return unpack == Unpack::kGuest ? LoadSelfUnpacking(memory, work) : LoadPacked(memory, work);
+absl::StatusOr<KernelImage::Placement> KernelImage::LoadKernel(Unpack unpack,
+                                                               Loading& loading) const {
+  if (elf_) return LoadElf(loading);
+  return unpack == Unpack::kGuest ? LoadSelfUnpacking(loading) : LoadPacked(loading);
 }
 
-absl::StatusOr<KernelImage::Placement> KernelImage::LoadPacked(GuestMemory& memory,
-                                                               ParallelWork& work) const {
+absl::StatusOr<KernelImage::Placement> KernelImage::LoadPacked(Loading& loading) const {
   ASSIGN_OR_RETURN(const std::unique_ptr<PayloadDecoder> decoder,
                    PayloadDecoder::Create(file_, bzimage_->payload.offset, bzimage_->payload.size));
-  ASSIGN_OR_RETURN(const ElfImage image, SegmentLoader(memory, work).LoadStream(*decoder));
+  SegmentLoader loader(loading.memory, loading.huge_pages, loading.work);
+  ASSIGN_OR_RETURN(const ElfImage image, loader.LoadStream(*decoder));
   return Placement{.span = image.span, .entry = image.entry, .mode = EntryMode::kLong64};
 }
 
-absl::StatusOr<KernelImage::Placement> KernelImage::LoadSelfUnpacking(GuestMemory& memory,
-                                                                      ParallelWork& work) const {
+absl::StatusOr<KernelImage::Placement> KernelImage::LoadSelfUnpacking(Loading& loading) const {
   const AddressRange range{bzimage_->preferred_base, bzimage_->init_bytes};
-  RETURN_IF_ERROR(CheckRangeIsRam(range, memory.layout()));
-  RETURN_IF_ERROR(ReadInPieces(file_, bzimage_->protected_mode, range.base, memory, work));
+  RETURN_IF_ERROR(CheckRangeIsRam(range, loading.memory.layout()));
+  RETURN_IF_ERROR(loading.Read(file_, bzimage_->protected_mode, range.base));
   return Placement{.span = range, .entry = range.base + kEntry64Offset, .mode = EntryMode::kLong64};
 }
 
-absl::StatusOr<KernelImage::Placement> KernelImage::LoadElf(GuestMemory& memory,
-                                                            ParallelWork& work) const {
-  RETURN_IF_ERROR(SegmentLoader(memory, work).LoadFile(file_, *elf_));
+absl::StatusOr<KernelImage::Placement> KernelImage::LoadElf(Loading& loading) const {
+  SegmentLoader loader(loading.memory, loading.huge_pages, loading.work);
+  RETURN_IF_ERROR(loader.LoadFile(file_, *elf_));
   if (pvh_entry_) {
     return Placement{.span = elf_->span, .entry = *pvh_entry_, .mode = EntryMode::kProtected32};
   }
@@ -218,8 +226,7 @@ absl::StatusOr<KernelImage::Placement> KernelImage::LoadElf(GuestMemory& memory,
 }
 
 absl::StatusOr<AddressRange> KernelImage::LoadInitrd(const Initrd& initrd, const Placement& kernel,
-                                                     GuestMemory& memory,
-                                                     ParallelWork& work) const {
+                                                     Loading& loading) const {
   // A kernel that can be above 4 GiB itself takes its initrd from anywhere; Linux's PVH entry keeps
   // only 32 bits of the address.
   const uint64_t preferred =
@@ -232,35 +239,42 @@ absl::StatusOr<AddressRange> KernelImage::LoadInitrd(const Initrd& initrd, const
   const uint64_t bytes = initrd.file().size();
   const std::optional<uint64_t> gpa = PlaceInitrd(
       {.initrd_bytes = bytes, .kernel = kernel.span, .preferred_limit = preferred, .limit = limit},
-      memory.layout());
+      loading.memory.layout());
   if (!gpa) {
     return absl::ResourceExhaustedError(
         absl::StrCat(bytes, " bytes don't fit beside the kernel in ",
-                     memory.layout().ram_bytes / memory::kMiB, " MiB of RAM"));
+                     loading.memory.layout().ram_bytes / memory::kMiB, " MiB of RAM"));
   }
-  RETURN_IF_ERROR(ReadInPieces(initrd.file(), {0, bytes}, *gpa, memory, work));
-  RETURN_IF_ERROR(work.Finish());
+  RETURN_IF_ERROR(loading.Read(initrd.file(), {0, bytes}, *gpa));
+  RETURN_IF_ERROR(loading.work.Finish());
   return AddressRange{*gpa, bytes};
 }
 
 absl::StatusOr<hypervisor::EntryRegisters> KernelImage::Load(const LoadRequest& request,
                                                              GuestMemory& memory) const {
   RETURN_IF_ERROR(Check(request, memory.layout()));
-  ParallelWork work(std::min(std::thread::hardware_concurrency(), kMaxLoadThreads));
-  auto placement = LoadKernel(request.unpack, memory, work);
-  const absl::Status kernel_status = placement.ok() ? work.Finish() : placement.status();
+  const std::vector<AddressRange> working_set =
+      request.huge_pages ? WorkingSet(request, memory.layout()) : std::vector<AddressRange>();
+  Loading loading{
+      .memory = memory,
+      .huge_pages = HugePageBacking(memory, working_set),
+      .work = ParallelWork(std::min(std::thread::hardware_concurrency(), kMaxLoadThreads))};
+  auto placement = LoadKernel(request.unpack, loading);
+  const absl::Status kernel_status = placement.ok() ? loading.work.Finish() : placement.status();
   if (!kernel_status.ok()) {
     return WithContext(WithContext(kernel_status, file_.path()), kKernelField);
   }
 
   AddressRange initrd;
   if (request.initrd != nullptr) {
-    auto loaded = LoadInitrd(*request.initrd, *placement, memory, work);
+    auto loaded = LoadInitrd(*request.initrd, *placement, loading);
     if (!loaded.ok()) {
       return WithContext(WithContext(loaded.status(), request.initrd->file().path()), kInitrdField);
     }
     initrd = *loaded;
   }
+  loading.huge_pages.BackRest(loading.work);
+  RETURN_IF_ERROR(loading.work.Finish());
 
   std::vector<uint8_t> command_line(request.command_line.begin(), request.command_line.end());
   command_line.push_back(0);

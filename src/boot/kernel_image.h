@@ -32,7 +32,6 @@
 #include "boot/bzimage.h"
 #include "boot/cpu_entry.h"
 #include "boot/elf_image.h"
-#include "boot/parallel_work.h"
 #include "hypervisor/vm.h"
 #include "memory/guest_memory.h"
 #include "memory/layout.h"
@@ -61,6 +60,8 @@ struct LoadRequest {
   std::string_view command_line = {};
   uint64_t rsdp_gpa = 0;  // where acpi/ put the RSDP; 0: no ACPI
   Unpack unpack = Unpack::kHost;
+  // Back what a booting Linux touches (working_set.h) with huge pages, where the host has them.
+  bool huge_pages = false;
 };
 
 class KernelImage {
@@ -79,10 +80,6 @@ class KernelImage {
   absl::StatusOr<hypervisor::EntryRegisters> Load(const LoadRequest& request,
                                                   memory::GuestMemory& memory) const;
 
-  // RAM that this kernel is about to touch (working_set.h). Valid after Check.
-  [[nodiscard]] std::vector<memory::AddressRange> WorkingSet(const LoadRequest& request,
-                                                             const memory::Layout& layout) const;
-
   [[nodiscard]] bool is_bzimage() const { return bzimage_.has_value(); }
   // How long a command line this kernel keeps, in bytes without the NUL.
   [[nodiscard]] uint64_t max_command_line() const;
@@ -99,16 +96,18 @@ class KernelImage {
     EntryMode mode = EntryMode::kLong64;
   };
   absl::Status CheckCommandLine(std::string_view command_line) const;
-  absl::StatusOr<Placement> LoadKernel(Unpack unpack, memory::GuestMemory& memory,
-                                       ParallelWork& work) const;
-  absl::StatusOr<Placement> LoadPacked(memory::GuestMemory& memory, ParallelWork& work) const;
-  absl::StatusOr<Placement> LoadSelfUnpacking(memory::GuestMemory& memory,
-                                              ParallelWork& work) const;
-  absl::StatusOr<Placement> LoadElf(memory::GuestMemory& memory, ParallelWork& work) const;
+  // What all parts of one Load share.
+  struct Loading;
+  // RAM that this kernel is about to touch.
+  [[nodiscard]] std::vector<memory::AddressRange> WorkingSet(const LoadRequest& request,
+                                                             const memory::Layout& layout) const;
+  absl::StatusOr<Placement> LoadKernel(Unpack unpack, Loading& loading) const;
+  absl::StatusOr<Placement> LoadPacked(Loading& loading) const;
+  absl::StatusOr<Placement> LoadSelfUnpacking(Loading& loading) const;
+  absl::StatusOr<Placement> LoadElf(Loading& loading) const;
   // Returns where it is.
   absl::StatusOr<memory::AddressRange> LoadInitrd(const Initrd& initrd, const Placement& kernel,
-                                                  memory::GuestMemory& memory,
-                                                  ParallelWork& work) const;
+                                                  Loading& loading) const;
 
   BootFile file_;
   // One of the two.

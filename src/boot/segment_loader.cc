@@ -117,7 +117,7 @@ absl::Status SegmentLoader::ResolveTargets(const ElfImage& image) {
     if (segment.file_bytes == 0) continue;
     ASSIGN_OR_RETURN(const std::span<uint8_t> target,
                      memory_.HostRange(segment.memory.base, segment.file_bytes));
-    shared_->targets.push_back({segment.file_offset, target});
+    shared_->targets.push_back({segment.file_offset, segment.memory.base, target});
   }
   return absl::OkStatus();
 }
@@ -152,7 +152,9 @@ void SegmentLoader::Deposit(const Shared& shared, uint64_t file_offset,
     const uint64_t end =
         std::min(file_offset + bytes.size(), target.file_offset + target.memory.size());
     if (begin >= end) continue;
-    CopyNonZeroPages(target.memory.data() + (begin - target.file_offset),
+    const uint64_t offset = begin - target.file_offset;
+    shared.huge_pages.Back(target.gpa + offset, end - begin);
+    CopyNonZeroPages(target.memory.data() + offset,
                      bytes.subspan(begin - file_offset, end - begin));
   }
 }

@@ -13,6 +13,7 @@
 
 #include "boot/boot_file.h"
 #include "boot/elf_image.h"
+#include "boot/huge_page_backing.h"
 #include "boot/parallel_work.h"
 #include "boot/payload_decoder.h"
 #include "memory/guest_memory.h"
@@ -28,8 +29,9 @@ absl::Status CheckRangeIsRam(const memory::AddressRange& range, const memory::La
 // One loading. `memory` and `work` must outlive it; work.Finish() says when everything is there.
 class SegmentLoader {
  public:
-  SegmentLoader(memory::GuestMemory& memory, ParallelWork& work)
-      : memory_(memory), work_(work), shared_(std::make_shared<Shared>()) {}
+  // What is written to is backed by `huge_pages` first, which outlives the tasks.
+  SegmentLoader(memory::GuestMemory& memory, HugePageBacking& huge_pages, ParallelWork& work)
+      : memory_(memory), work_(work), shared_(std::make_shared<Shared>(huge_pages)) {}
 
   // From an ELF file as it is.
   absl::Status LoadFile(const BootFile& file, const ElfImage& image);
@@ -41,10 +43,13 @@ class SegmentLoader {
   // Where the bytes of a segment go; all of it is RAM.
   struct Target {
     uint64_t file_offset;
+    uint64_t gpa;
     std::span<uint8_t> memory;
   };
   // What tasks use, which may outlive the loader when it fails half-way.
   struct Shared {
+    explicit Shared(HugePageBacking& backing) : huge_pages(backing) {}
+    HugePageBacking& huge_pages;
     std::vector<Target> targets;  // ascending by file offset; unchanged once tasks exist
     std::mutex mutex;
     std::vector<Mapping> free_buffers;  // guarded by mutex

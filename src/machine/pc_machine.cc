@@ -50,7 +50,6 @@ class PcMachine final : public Machine, private chipset::PowerSink {
   absl::Status BuildHardware(EventLoop& control);
   absl::StatusOr<hypervisor::EntryRegisters> LoadBootFiles();
   absl::StatusOr<uint64_t> WriteAcpiTables();
-  void BackBootWorkingSet();
   [[nodiscard]] boot::LoadRequest BootRequest(uint64_t rsdp_gpa) const;
   void OnPowerEvent(PowerEvent event) override;
 
@@ -133,14 +132,9 @@ boot::LoadRequest PcMachine::BootRequest(uint64_t rsdp_gpa) const {
   return {.initrd = initrd_.has_value() ? &*initrd_ : nullptr,
           .command_line = config_.direct_boot.command_line,
           .rsdp_gpa = rsdp_gpa,
-          .unpack = config_.direct_boot.guest_unpacks ? boot::Unpack::kGuest : boot::Unpack::kHost};
-}
-
-void PcMachine::BackBootWorkingSet() {
-  for (const memory::AddressRange& range :
-       kernel_->WorkingSet(BootRequest(acpi::kTableArea.base), memory_->layout())) {
-    memory_->BackWithHugePages(range.base, range.size);
-  }
+          .unpack = config_.direct_boot.guest_unpacks ? boot::Unpack::kGuest : boot::Unpack::kHost,
+          // Populated RAM has its huge pages already.
+          .huge_pages = config_.memory.allow_overcommit};
 }
 
 absl::StatusOr<uint64_t> PcMachine::WriteAcpiTables() {
@@ -157,9 +151,6 @@ absl::StatusOr<uint64_t> PcMachine::WriteAcpiTables() {
 }
 
 absl::StatusOr<hypervisor::EntryRegisters> PcMachine::LoadBootFiles() {
-  // Before the kernel is written there: pages that are being written can't be gathered into a huge
-  // one.
-  if (config_.memory.allow_overcommit) BackBootWorkingSet();
   ASSIGN_OR_RETURN(const uint64_t rsdp, WriteAcpiTables());
   return kernel_->Load(BootRequest(rsdp), *memory_);
 }
