@@ -17,30 +17,51 @@ HugePageBacking::HugePageBacking(memory::GuestMemory& memory,
   for (const memory::AddressRange& range : ranges) {
     for (uint64_t begin = range.base; begin < range.end();) {
       const uint64_t end = std::min(range.end(), (begin / kPieceBytes + 1) * kPieceBytes);
-      pieces_.push_back(std::make_unique<Piece>(memory::AddressRange{begin, end - begin}));
+      pieces_.push_back({.range = {begin, end - begin}});
       begin = end;
     }
   }
 }
 
 void HugePageBacking::Back(uint64_t gpa, uint64_t size) {
-  for (const auto& piece : pieces_) {
-    if (piece->range.Overlaps({gpa, size})) Back(*piece);
+  const memory::AddressRange wanted{gpa, size};
+  std::unique_lock lock(mutex_);
+  for (Piece& piece : pieces_) {
+    if (piece.state == State::kNew && piece.range.Overlaps(wanted)) Back(piece, lock);
+  }
+  const auto is_backed = [&] {
+    return std::none_of(pieces_.begin(), pieces_.end(), [&](const Piece& piece) {
+      return piece.state != State::kBacked && piece.range.Overlaps(wanted);
+    });
+  };
+  while (!is_backed()) {
+    const auto other = std::find_if(pieces_.begin(), pieces_.end(),
+                                    [](const Piece& piece) { return piece.state == State::kNew; });
+    if (other != pieces_.end()) {
+      Back(*other, lock);
+    } else {
+      backed_.wait(lock);
+    }
   }
 }
 
-void HugePageBacking::BackRest(ParallelWork& work) {
-  for (const auto& piece : pieces_) {
-    work.Submit([this, &piece = *piece] {
-      Back(piece);
+void HugePageBacking::BackAll(ParallelWork& work) {
+  for (Piece& piece : pieces_) {
+    work.SubmitForIdle([this, &piece] {
+      std::unique_lock lock(mutex_);
+      if (piece.state == State::kNew) Back(piece, lock);
       return absl::OkStatus();
     });
   }
 }
 
-void HugePageBacking::Back(Piece& piece) {
-  std::call_once(piece.backed,
-                 [&] { memory_.BackWithHugePages(piece.range.base, piece.range.size); });
+void HugePageBacking::Back(Piece& piece, std::unique_lock<std::mutex>& lock) {
+  piece.state = State::kTaken;
+  lock.unlock();
+  memory_.BackWithHugePages(piece.range.base, piece.range.size);
+  lock.lock();
+  piece.state = State::kBacked;
+  backed_.notify_all();
 }
 
 }  // namespace bothy::boot

@@ -3,11 +3,11 @@
 //
 // A page that is being written can't be gathered into a huge one, so each piece is backed before
 // its first write, by whoever is about to write there; clearing huge pages, the costly part, is
-// thereby shared by all threads that load. Pieces that nobody writes come last.
+// thereby shared by all threads that load.
 #pragma once
 
+#include <condition_variable>
 #include <cstdint>
-#include <memory>
 #include <mutex>
 #include <vector>
 
@@ -19,24 +19,29 @@ namespace bothy::boot {
 
 class HugePageBacking {
  public:
-  // For `ranges` of `memory`, guest-physical. Both outlive the tasks of BackRest.
+  // For `ranges` of `memory`, guest-physical.
   HugePageBacking(memory::GuestMemory& memory, const std::vector<memory::AddressRange>& ranges);
 
-  // Returns when the pieces that overlap [gpa, gpa + size) are backed. Thread-safe.
+  // Returns when the pieces that overlap [gpa, gpa + size) are backed; while another thread is at
+  // one of them, this one backs others. Thread-safe.
   void Back(uint64_t gpa, uint64_t size);
-  // Has the others backed as well. This object outlives the tasks.
-  void BackRest(ParallelWork& work);
+  // Has all pieces backed, from the first on, by helpers that have nothing else to do. This object
+  // outlives the tasks.
+  void BackAll(ParallelWork& work);
 
  private:
+  enum class State : uint8_t { kNew, kTaken, kBacked };
   struct Piece {
-    explicit Piece(const memory::AddressRange& where) : range(where) {}
-    const memory::AddressRange range;
-    std::once_flag backed;
+    memory::AddressRange range;
+    State state = State::kNew;  // guarded by mutex_
   };
-  void Back(Piece& piece);
+  // Backs `piece`, which is new, with `lock` released meanwhile.
+  void Back(Piece& piece, std::unique_lock<std::mutex>& lock);
 
   memory::GuestMemory& memory_;
-  std::vector<std::unique_ptr<Piece>> pieces_;  // none: nothing is backed
+  std::vector<Piece> pieces_;  // none: nothing is backed
+  std::mutex mutex_;
+  std::condition_variable backed_;
 };
 
 }  // namespace bothy::boot

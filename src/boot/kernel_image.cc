@@ -246,7 +246,7 @@ absl::StatusOr<AddressRange> KernelImage::LoadInitrd(const Initrd& initrd, const
                      loading.memory.layout().ram_bytes / memory::kMiB, " MiB of RAM"));
   }
   RETURN_IF_ERROR(loading.Read(initrd.file(), {0, bytes}, *gpa));
-  RETURN_IF_ERROR(loading.work.Finish());
+  RETURN_IF_ERROR(loading.work.FinishSubmitted());
   return AddressRange{*gpa, bytes};
 }
 
@@ -259,8 +259,10 @@ absl::StatusOr<hypervisor::EntryRegisters> KernelImage::Load(const LoadRequest& 
       .memory = memory,
       .huge_pages = HugePageBacking(memory, working_set),
       .work = ParallelWork(std::min(std::thread::hardware_concurrency(), kMaxLoadThreads))};
+  loading.huge_pages.BackAll(loading.work);
   auto placement = LoadKernel(request.unpack, loading);
-  const absl::Status kernel_status = placement.ok() ? loading.work.Finish() : placement.status();
+  const absl::Status kernel_status =
+      placement.ok() ? loading.work.FinishSubmitted() : placement.status();
   if (!kernel_status.ok()) {
     return WithContext(WithContext(kernel_status, file_.path()), kKernelField);
   }
@@ -273,7 +275,6 @@ absl::StatusOr<hypervisor::EntryRegisters> KernelImage::Load(const LoadRequest& 
     }
     initrd = *loaded;
   }
-  loading.huge_pages.BackRest(loading.work);
   RETURN_IF_ERROR(loading.work.Finish());
 
   std::vector<uint8_t> command_line(request.command_line.begin(), request.command_line.end());

@@ -13,7 +13,8 @@ ParallelWork::ParallelWork(unsigned max_threads) : max_helpers_(std::max(max_thr
 ParallelWork::~ParallelWork() {
   {
     const std::lock_guard lock(mutex_);
-    waiting_.clear();
+    submitted_.waiting.clear();
+    for_idle_.waiting.clear();
     stop_ = true;
   }
   changed_.notify_all();
@@ -21,17 +22,32 @@ ParallelWork::~ParallelWork() {
 }
 
 void ParallelWork::Submit(Task task) {
-  if (std::exchange(submitted_any_, true) && helpers_.empty()) StartHelpers();
+  if (++tasks_ == 2) StartHelpers();
   std::unique_lock lock(mutex_);
-  waiting_.push_back(std::move(task));
+  submitted_.waiting.push_back(std::move(task));
   changed_.notify_one();
-  while (waiting_.size() > helpers_.size()) RunOne(lock);
+  while (submitted_.waiting.size() > helpers_.size()) RunOne(submitted_, lock);
+}
+
+void ParallelWork::SubmitForIdle(Task task) {
+  if (++tasks_ == 2) StartHelpers();
+  const std::lock_guard lock(mutex_);
+  for_idle_.waiting.push_back(std::move(task));
+  changed_.notify_one();
+}
+
+absl::Status ParallelWork::FinishSubmitted() {
+  std::unique_lock lock(mutex_);
+  while (!submitted_.waiting.empty()) RunOne(submitted_, lock);
+  changed_.wait(lock, [this] { return submitted_.done(); });
+  return status_;
 }
 
 absl::Status ParallelWork::Finish() {
   std::unique_lock lock(mutex_);
-  while (!waiting_.empty()) RunOne(lock);
-  changed_.wait(lock, [this] { return running_ == 0; });
+  while (RunAny(lock)) {
+  }
+  changed_.wait(lock, [this] { return submitted_.done() && for_idle_.done(); });
   return status_;
 }
 
@@ -48,24 +64,32 @@ void ParallelWork::StartHelpers() {
 void ParallelWork::HelperMain() {
   SetThreadName("boot-copy");
   std::unique_lock lock(mutex_);
-  while (true) {
-    changed_.wait(lock, [this] { return stop_ || !waiting_.empty(); });
-    if (waiting_.empty()) return;
-    RunOne(lock);
+  while (!stop_) {
+    if (!RunAny(lock)) changed_.wait(lock);
   }
 }
 
-void ParallelWork::RunOne(std::unique_lock<std::mutex>& lock) {
-  const Task task = std::move(waiting_.front());
-  waiting_.pop_front();
-  if (!status_.ok()) return;
-  ++running_;
+bool ParallelWork::RunAny(std::unique_lock<std::mutex>& lock) {
+  Queue& queue = submitted_.waiting.empty() ? for_idle_ : submitted_;
+  if (queue.waiting.empty()) return false;
+  RunOne(queue, lock);
+  return true;
+}
+
+void ParallelWork::RunOne(Queue& queue, std::unique_lock<std::mutex>& lock) {
+  const Task task = std::move(queue.waiting.front());
+  queue.waiting.pop_front();
+  if (!status_.ok()) {
+    changed_.notify_all();
+    return;
+  }
+  ++queue.running;
   lock.unlock();
   absl::Status status = task();
   lock.lock();
-  --running_;
+  --queue.running;
   if (!status.ok() && status_.ok()) status_ = std::move(status);
-  if (running_ == 0) changed_.notify_all();
+  changed_.notify_all();
 }
 
 }  // namespace bothy::boot

@@ -2,7 +2,7 @@
 //
 // Most of loading a kernel is page faults: guest RAM appears as it is written. Those scale with
 // cores, decoding doesn't, so the thread that decodes hands finished pieces to helpers. Helpers
-// start with the second piece: what is small stays on the caller's thread. Where the host gives no
+// start with the second task: what is small stays on the caller's thread. Where the host gives no
 // thread the caller does everything.
 //
 // Submit and Finish from one thread only; tasks run on any.
@@ -33,25 +33,37 @@ class ParallelWork {
   // Queues `task`. Runs one here when as many wait as there are helpers, which bounds what tasks
   // hold on to.
   void Submit(Task task);
-  // Returns when every task has run: the first error that one of them had. After an error the rest
-  // aren't run.
+  // Queues `task` for a helper that has nothing else to do, or for Finish. For what has to be done
+  // some time and holds on to nothing.
+  void SubmitForIdle(Task task);
+  // Returns when every task of Submit has run: the first error that a task had. After an error the
+  // rest aren't run.
+  absl::Status FinishSubmitted();
+  // Likewise for every task.
   absl::Status Finish();
 
  private:
   void StartHelpers();
   void HelperMain();
-  // Runs the oldest task, with `lock` released meanwhile.
-  void RunOne(std::unique_lock<std::mutex>& lock);
+  struct Queue {
+    std::deque<Task> waiting;
+    unsigned running = 0;
+    [[nodiscard]] bool done() const { return waiting.empty() && running == 0; }
+  };
+  // Runs the oldest task of `queue`, with `lock` released meanwhile.
+  void RunOne(Queue& queue, std::unique_lock<std::mutex>& lock);
+  // Likewise of the first queue that has one; false: there is none.
+  bool RunAny(std::unique_lock<std::mutex>& lock);
 
   const unsigned max_helpers_;
-  bool submitted_any_ = false;
+  unsigned tasks_ = 0;  // so far
   std::vector<std::thread> helpers_;
 
   std::mutex mutex_;
   std::condition_variable changed_;
   // Guarded by mutex_.
-  std::deque<Task> waiting_;
-  unsigned running_ = 0;
+  Queue submitted_;
+  Queue for_idle_;
   bool stop_ = false;
   absl::Status status_;
 };

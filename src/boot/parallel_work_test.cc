@@ -52,6 +52,43 @@ TEST(ParallelWorkTest, TakesMoreWorkAfterFinish) {
   }
 }
 
+TEST(ParallelWorkTest, FinishRunsWhatNoHelperWasIdleFor) {
+  for (const unsigned threads : {1U, 2U, 8U}) {
+    ParallelWork work(threads);
+    std::atomic<int> for_idle{0};
+    std::atomic<int> submitted{0};
+    for (int i = 0; i < 100; ++i) {
+      work.SubmitForIdle([&for_idle] {
+        ++for_idle;
+        return absl::OkStatus();
+      });
+    }
+    for (int i = 0; i < 10; ++i) {
+      work.Submit([&submitted] {
+        ++submitted;
+        return absl::OkStatus();
+      });
+    }
+    EXPECT_TRUE(work.FinishSubmitted().ok());
+    EXPECT_EQ(submitted, 10);
+    EXPECT_TRUE(work.Finish().ok());
+    EXPECT_EQ(for_idle, 100);
+  }
+}
+
+TEST(ParallelWorkTest, FinishSubmittedLeavesIdleWorkToHelpers) {
+  ParallelWork alone(1);
+  int runs = 0;
+  alone.SubmitForIdle([&runs] {
+    ++runs;
+    return absl::OkStatus();
+  });
+  EXPECT_TRUE(alone.FinishSubmitted().ok());
+  EXPECT_EQ(runs, 0);
+  EXPECT_TRUE(alone.Finish().ok());
+  EXPECT_EQ(runs, 1);
+}
+
 TEST(ParallelWorkTest, OneTaskStartsNoThread) {
   ParallelWork work(8);
   std::thread::id where;
