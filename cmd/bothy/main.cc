@@ -110,6 +110,7 @@ absl::Status Serve(const Flags& flags) {
   }
   for (UniqueFd& socket : activated) RETURN_IF_ERROR(server->Listen(std::move(socket)));
   RETURN_IF_ERROR(CloseStandardOutput());
+  vmservice::VmService::WarmUp();
   SetThreadName("control");
   control.Run();
   return absl::OkStatus();

@@ -165,6 +165,11 @@ void VmService::Quit(Call, Empty request, ttrpc::Reply<Empty> reply) {
                        }});
 }
 
+void VmService::WarmUp() {
+  // The descriptors of a whole .proto file are built together, when one is first asked for.
+  static_cast<void>(RefuseUnknownFields(wire::CreateVMRequest::default_instance()));
+}
+
 void VmService::Quit() {
   if (std::exchange(quitting_, true)) return;
   lifecycle_.Teardown({.abandoned = {}, .done = [this](const absl::Status&) { on_quit_(); }});

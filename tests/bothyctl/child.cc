@@ -68,7 +68,8 @@ Child::Child(const std::vector<std::string>& words, const ChildOptions& options)
     const std::string name(*variable, std::strcspn(*variable, "="));
     if (!options.environment.contains(name)) variables.emplace_back(*variable);
   }
-  for (const auto& [name, value] : options.environment) variables.push_back(absl::StrCat(name, "=", value));
+  for (const auto& [name, value] : options.environment)
+    variables.push_back(absl::StrCat(name, "=", value));
   std::vector<char*> environment;
   for (std::string& variable : variables) environment.push_back(variable.data());
   environment.push_back(nullptr);
