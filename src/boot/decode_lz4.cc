@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "boot/large_buffer.h"
 #include "boot/payload_codecs.h"
+#include "support/check.h"
 #include "support/endian.h"
 #include "support/mapping.h"
 
@@ -48,6 +49,20 @@ class Lz4Decoder final : public PayloadDecoder {
     return done;
   }
 
+  absl::StatusOr<std::optional<Block>> TakeBlock() override {
+    CHECK(AtBlock());
+    ASSIGN_OR_RETURN(const size_t packed_bytes, NextBlock());
+    if (packed_bytes == 0) return std::nullopt;
+    Block block{.file_offset = source_.offset(),
+                .packed_bytes = packed_bytes,
+                .unpacked_bytes = kBlockBytes,
+                .unpack = &UnpackBlock};
+    source_.Skip(packed_bytes);
+    block.is_last = source_.left() <= kAppendedSizeBytes;
+    return block;
+  }
+  [[nodiscard]] bool AtBlock() const override { return unread_.empty(); }
+
   // One block, which then needn't pass through block_.
   [[nodiscard]] size_t PreferredReadBytes() const override { return kBlockBytes; }
   [[nodiscard]] bool HasChecksum() const override { return false; }
@@ -76,6 +91,20 @@ class Lz4Decoder final : public PayloadDecoder {
     RETURN_IF_ERROR(Allocate(packed_, kMaxPackedBytes));
     const std::span<uint8_t> packed = packed_.bytes().first(packed_bytes);
     RETURN_IF_ERROR(source_.Take(packed));
+    return Decompress(packed, out);
+  }
+
+  static absl::StatusOr<size_t> UnpackBlock(const Block& block, std::span<const uint8_t> packed,
+                                            std::span<uint8_t> out) {
+    ASSIGN_OR_RETURN(const size_t n, Decompress(packed, out));
+    if (n < block.unpacked_bytes && !block.is_last) {
+      return absl::InvalidArgumentError("lz4 data is corrupt: a short block that isn't the last");
+    }
+    return n;
+  }
+
+  static absl::StatusOr<size_t> Decompress(std::span<const uint8_t> packed,
+                                           std::span<uint8_t> out) {
     const int n = ::LZ4_decompress_safe(
         reinterpret_cast<const char*>(packed.data()), reinterpret_cast<char*>(out.data()),
         static_cast<int>(packed.size()), static_cast<int>(out.size()));

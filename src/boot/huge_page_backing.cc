@@ -9,6 +9,12 @@ namespace {
 // begin at multiples of it, so that no huge page is cut in two.
 constexpr uint64_t kPieceBytes = 8 * memory::kMiB;
 
+uint64_t Overlap(const memory::AddressRange& a, const memory::AddressRange& b) {
+  const uint64_t begin = std::max(a.base, b.base);
+  const uint64_t end = std::min(a.end(), b.end());
+  return begin < end ? end - begin : 0;
+}
+
 }  // namespace
 
 HugePageBacking::HugePageBacking(memory::GuestMemory& memory,
@@ -23,7 +29,7 @@ HugePageBacking::HugePageBacking(memory::GuestMemory& memory,
   }
 }
 
-void HugePageBacking::Back(uint64_t gpa, uint64_t size) {
+bool HugePageBacking::Back(uint64_t gpa, uint64_t size) {
   const memory::AddressRange wanted{gpa, size};
   std::unique_lock lock(mutex_);
   for (Piece& piece : pieces_) {
@@ -43,6 +49,9 @@ void HugePageBacking::Back(uint64_t gpa, uint64_t size) {
       backed_.wait(lock);
     }
   }
+  uint64_t covered = 0;
+  for (const Piece& piece : pieces_) covered += Overlap(piece.range, wanted);
+  return covered == size;
 }
 
 void HugePageBacking::BackAll(ParallelWork& work) {

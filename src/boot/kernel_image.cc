@@ -205,7 +205,7 @@ absl::StatusOr<KernelImage::Placement> KernelImage::LoadPacked(Loading& loading)
   ASSIGN_OR_RETURN(const std::unique_ptr<PayloadDecoder> decoder,
                    PayloadDecoder::Create(file_, bzimage_->payload.offset, bzimage_->payload.size));
   SegmentLoader loader(loading.memory, loading.huge_pages, loading.work);
-  ASSIGN_OR_RETURN(const ElfImage image, loader.LoadStream(*decoder));
+  ASSIGN_OR_RETURN(const ElfImage image, loader.LoadStream(file_, *decoder));
   return Placement{.span = image.span, .entry = image.entry, .mode = EntryMode::kLong64};
 }
 

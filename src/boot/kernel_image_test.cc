@@ -183,6 +183,73 @@ TEST(KernelImageTest, LoadsAgainAfterAReset) {
   ExpectInRam(*memory, ZeroPage(*memory).hdr.ramdisk_image, Scramble(50'000, 9));
 }
 
+// Of four LZ4 blocks, and large enough to be taken for Linux.
+TestElf LargeElf() {
+  return {.entry = kKernelBase,
+          .segments = {{.gpa = kKernelBase, .bytes = Scramble(25 * kMiB, 3)},
+                       {.gpa = kKernelBase + 26 * kMiB + 0x123,
+                        .bytes = Scramble(kMiB + 77, 4),
+                        .memory_bytes = 2 * kMiB}}};
+}
+
+void SetLargeInitSize(setup_header& header) { header.init_size = 30 * kMiB; }
+
+TEST(KernelImageTest, HugePagesChangeNothingThatTheGuestSees) {
+  const TestElf elf = LargeElf();
+  const ByteVector initrd_bytes = Scramble(3 * kMiB + 321, 6);
+  const TestFile initrd_file(initrd_bytes);
+  auto initrd = Initrd::Open(initrd_file.path());
+  ASSERT_TRUE(initrd.ok());
+  for (const Packing packing : {Packing::kLz4, Packing::kZstd}) {
+    const std::unique_ptr<GuestMemory> memory = MemoryOf(96);
+    auto entry = OpenAndLoad(BuildBzImage(Pack(BuildElf(elf), packing), SetLargeInitSize), *memory,
+                             {.initrd = &*initrd, .huge_pages = true});
+    ASSERT_TRUE(entry.ok()) << entry.status();
+    EXPECT_EQ(entry->rip, elf.entry);
+    ExpectSegmentsInRam(*memory, elf);
+    ExpectInRam(*memory, ZeroPage(*memory).hdr.ramdisk_image, initrd_bytes);
+  }
+}
+
+TEST(KernelImageTest, Lz4BlocksMayBeginShort) {
+  // The first 8 MiB, which are read in order, may come in any blocks.
+  const TestElf elf = LargeElf();
+  for (const std::vector<size_t>& blocks :
+       {std::vector<size_t>{3 * kMiB, 5 * kMiB}, {5 * kMiB, 7 * kMiB}, {kMiB}}) {
+    const std::unique_ptr<GuestMemory> memory = MemoryOf(64);
+    auto entry =
+        OpenAndLoad(BuildBzImage(PackLz4Blocks(BuildElf(elf), blocks), SetLargeInitSize), *memory);
+    ASSERT_TRUE(entry.ok()) << entry.status();
+    ExpectSegmentsInRam(*memory, elf);
+  }
+}
+
+TEST(KernelImageTest, AShortLz4BlockBetweenFullOnesIsRefused) {
+  ExpectRefused(
+      BuildBzImage(PackLz4Blocks(BuildElf(LargeElf()), {8 * kMiB, 5 * kMiB}), SetLargeInitSize),
+      absl::StatusCode::kInvalidArgument, "short block", 64);
+}
+
+TEST(KernelImageTest, TruncationBetweenLz4BlocksIsRefused) {
+  const ByteVector payload = Pack(BuildElf(LargeElf()), Packing::kLz4);
+  for (const bool huge_pages : {false, true}) {
+    for (const size_t part : {3U, 4U, 6U, 7U}) {
+      const auto size = static_cast<ptrdiff_t>(payload.size() * part / 8);
+      ExpectRefused(BuildBzImage({payload.begin(), payload.begin() + size}, SetLargeInitSize),
+                    absl::StatusCode::kInvalidArgument, "truncated", 64,
+                    {.huge_pages = huge_pages});
+    }
+    // A whole block is missing.
+    size_t block = 4;
+    block += 4 + LoadLe<uint32_t>(payload.data() + block);
+    block += 4 + LoadLe<uint32_t>(payload.data() + block);
+    ByteVector cut(payload.begin(), payload.begin() + static_cast<ptrdiff_t>(block));
+    cut.resize(cut.size() + 4);
+    ExpectRefused(BuildBzImage(cut, SetLargeInitSize), absl::StatusCode::kInvalidArgument,
+                  "truncated", 64, {.huge_pages = huge_pages});
+  }
+}
+
 TEST(KernelImageTest, GuestUnpacksWhereItPrefers) {
   const ByteVector file = BuildBzImage(Pack(BuildElf(SmallElf()), Packing::kGzip));
   const std::unique_ptr<GuestMemory> memory = MemoryOf(16);

@@ -14,6 +14,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "boot/boot_file.h"
@@ -38,6 +39,23 @@ class PayloadDecoder {
   // verify the stream's own checksum. InvalidArgument for corrupt or truncated data,
   // ResourceExhausted when the codec can't get memory.
   virtual absl::StatusOr<size_t> Read(std::span<uint8_t> out) = 0;
+
+  // A part of the payload that can be unpacked by itself, on any thread.
+  struct Block {
+    uint64_t file_offset = 0;
+    size_t packed_bytes = 0;
+    size_t unpacked_bytes = 0;  // of the last one at most that
+    bool is_last = false;
+    // Unpacks `packed` to `out`, of unpacked_bytes: how many it were. InvalidArgument for corrupt
+    // data, and for too little of a block that isn't the last.
+    absl::StatusOr<size_t> (*unpack)(const Block& block, std::span<const uint8_t> packed,
+                                     std::span<uint8_t> out) = nullptr;
+  };
+  // Whether TakeBlock may be called instead of Read: the format has independent blocks, and the
+  // last Read ended between two of them.
+  [[nodiscard]] virtual bool AtBlock() const { return false; }
+  // The next block, for the caller to unpack; none at the end of the stream. Errors as of Read.
+  virtual absl::StatusOr<std::optional<Block>> TakeBlock() { return std::nullopt; }
 
   // The size of `out`, in bytes, that Read is quickest with.
   [[nodiscard]] virtual size_t PreferredReadBytes() const { return size_t{512} << 10; }

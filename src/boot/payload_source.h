@@ -31,6 +31,8 @@ class PayloadSource {
     Skip(out.size());
     return absl::OkStatus();
   }
+  // Where the next byte lies in the file.
+  [[nodiscard]] uint64_t offset() const { return offset_; }
   // Passes over `bytes`, no more than left().
   void Skip(uint64_t bytes) {
     offset_ += bytes;

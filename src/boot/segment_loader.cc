@@ -31,6 +31,10 @@ void CopyNonZeroPages(uint8_t* to, std::span<const uint8_t> from) {
   }
 }
 
+absl::Status Truncated() {
+  return absl::InvalidArgumentError("ELF file is truncated: a segment lies behind its end");
+}
+
 }  // namespace
 
 absl::Status CheckRangeIsRam(const memory::AddressRange& range, const memory::Layout& layout) {
@@ -51,7 +55,7 @@ absl::Status SegmentLoader::LoadFile(const BootFile& file, const ElfImage& image
   for (const Target& target : shared_->targets) {
     for (uint64_t done = 0; done < target.memory.size();) {
       const size_t n = std::min<uint64_t>(kFileReadBytes, target.memory.size() - done);
-      ASSIGN_OR_RETURN(Mapping buffer, TakeBuffer(kFileReadBytes));
+      ASSIGN_OR_RETURN(Mapping buffer, TakeBuffer(*shared_, kFileReadBytes));
       RETURN_IF_ERROR(file.ReadAt(target.file_offset + done, buffer.bytes().first(n)));
       Submit(target.file_offset + done, std::move(buffer), n);
       done += n;
@@ -60,9 +64,9 @@ absl::Status SegmentLoader::LoadFile(const BootFile& file, const ElfImage& image
   return absl::OkStatus();
 }
 
-absl::StatusOr<ElfImage> SegmentLoader::LoadStream(PayloadDecoder& decoder) {
+absl::StatusOr<ElfImage> SegmentLoader::LoadStream(const BootFile& file, PayloadDecoder& decoder) {
   const size_t chunk_bytes = decoder.PreferredReadBytes();
-  ASSIGN_OR_RETURN(Mapping buffer, TakeBuffer(chunk_bytes));
+  ASSIGN_OR_RETURN(Mapping buffer, TakeBuffer(*shared_, chunk_bytes));
   ASSIGN_OR_RETURN(size_t n, decoder.Read(buffer.bytes().first(chunk_bytes)));
 
   // The linker puts program headers right behind the file header.
@@ -88,6 +92,11 @@ absl::StatusOr<ElfImage> SegmentLoader::LoadStream(PayloadDecoder& decoder) {
 
   const uint64_t limit = file_end + kMaxPassedOverBytes;
   uint64_t position = 0;
+  if (n == chunk_bytes && decoder.AtBlock()) {
+    Submit(position, std::move(buffer), n);
+    RETURN_IF_ERROR(LoadBlocks(file, decoder, n, file_end));
+    return image;
+  }
   while (true) {
     const bool ended = n < chunk_bytes;
     if (position < file_end) {
@@ -96,7 +105,7 @@ absl::StatusOr<ElfImage> SegmentLoader::LoadStream(PayloadDecoder& decoder) {
     }
     position += n;
     if (ended && position < file_end) {
-      return absl::InvalidArgumentError("ELF file is truncated: a segment lies behind its end");
+      return Truncated();
     }
     if (ended || (position >= file_end && !decoder.HasChecksum())) break;
     if (position >= limit) {
@@ -104,11 +113,47 @@ absl::StatusOr<ElfImage> SegmentLoader::LoadStream(PayloadDecoder& decoder) {
           "payload goes on for more than ", kMaxPassedOverBytes, " bytes behind the kernel"));
     }
     if (buffer.size() == 0) {
-      ASSIGN_OR_RETURN(buffer, TakeBuffer(chunk_bytes));
+      ASSIGN_OR_RETURN(buffer, TakeBuffer(*shared_, chunk_bytes));
     }
     ASSIGN_OR_RETURN(n, decoder.Read(buffer.bytes().first(chunk_bytes)));
   }
   return image;
+}
+
+absl::Status SegmentLoader::LoadBlocks(const BootFile& file, PayloadDecoder& decoder,
+                                       uint64_t position, uint64_t file_end) {
+  while (position < file_end) {
+    ASSIGN_OR_RETURN(const std::optional<PayloadDecoder::Block> block, decoder.TakeBlock());
+    if (!block) return Truncated();
+    work_.Submit([shared = shared_, &file, block = *block, position, file_end] {
+      return LoadBlock(*shared, file, block, position, file_end);
+    });
+    position += block->unpacked_bytes;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SegmentLoader::LoadBlock(Shared& shared, const BootFile& file,
+                                      const PayloadDecoder::Block& block, uint64_t position,
+                                      uint64_t file_end) {
+  const size_t buffer_bytes = std::max(block.packed_bytes, block.unpacked_bytes);
+  ASSIGN_OR_RETURN(Mapping packed_buffer, TakeBuffer(shared, buffer_bytes));
+  const std::span<uint8_t> packed = packed_buffer.bytes().first(block.packed_bytes);
+  RETURN_IF_ERROR(file.ReadAt(block.file_offset, packed));
+
+  size_t n = 0;
+  if (const std::span<uint8_t> in_place = InPlace(shared, position, block.unpacked_bytes);
+      !in_place.empty()) {
+    ASSIGN_OR_RETURN(n, block.unpack(block, packed, in_place));
+  } else {
+    ASSIGN_OR_RETURN(Mapping buffer, TakeBuffer(shared, buffer_bytes));
+    const std::span<uint8_t> out = buffer.bytes().first(block.unpacked_bytes);
+    ASSIGN_OR_RETURN(n, block.unpack(block, packed, out));
+    Deposit(shared, position, out.first(n));
+    GiveBack(shared, std::move(buffer));
+  }
+  GiveBack(shared, std::move(packed_buffer));
+  return block.is_last && position + n < file_end ? Truncated() : absl::OkStatus();
 }
 
 absl::Status SegmentLoader::ResolveTargets(const ElfImage& image) {
@@ -122,16 +167,23 @@ absl::Status SegmentLoader::ResolveTargets(const ElfImage& image) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<Mapping> SegmentLoader::TakeBuffer(size_t bytes) {
+absl::StatusOr<Mapping> SegmentLoader::TakeBuffer(Shared& shared, size_t bytes) {
   {
-    const std::lock_guard lock(shared_->mutex);
-    if (!shared_->free_buffers.empty()) {
-      Mapping buffer = std::move(shared_->free_buffers.back());
-      shared_->free_buffers.pop_back();
+    const std::lock_guard lock(shared.mutex);
+    const auto found = std::find_if(shared.free_buffers.begin(), shared.free_buffers.end(),
+                                    [&](const Mapping& buffer) { return buffer.size() >= bytes; });
+    if (found != shared.free_buffers.end()) {
+      Mapping buffer = std::move(*found);
+      shared.free_buffers.erase(found);
       return buffer;
     }
   }
   return AllocateLargeBuffer(bytes);
+}
+
+void SegmentLoader::GiveBack(Shared& shared, Mapping buffer) {
+  const std::lock_guard lock(shared.mutex);
+  shared.free_buffers.push_back(std::move(buffer));
 }
 
 void SegmentLoader::Submit(uint64_t file_offset, Mapping buffer, size_t bytes) {
@@ -139,8 +191,7 @@ void SegmentLoader::Submit(uint64_t file_offset, Mapping buffer, size_t bytes) {
   auto owned = std::make_shared<Mapping>(std::move(buffer));
   work_.Submit([shared = shared_, file_offset, owned = std::move(owned), bytes]() -> absl::Status {
     Deposit(*shared, file_offset, owned->bytes().first(bytes));
-    const std::lock_guard lock(shared->mutex);
-    shared->free_buffers.push_back(std::move(*owned));
+    GiveBack(*shared, std::move(*owned));
     return absl::OkStatus();
   });
 }
@@ -157,6 +208,18 @@ void SegmentLoader::Deposit(const Shared& shared, uint64_t file_offset,
     CopyNonZeroPages(target.memory.data() + offset,
                      bytes.subspan(begin - file_offset, end - begin));
   }
+}
+
+std::span<uint8_t> SegmentLoader::InPlace(const Shared& shared, uint64_t file_offset,
+                                          size_t bytes) {
+  for (const Target& target : shared.targets) {
+    if (file_offset < target.file_offset) continue;
+    const uint64_t offset = file_offset - target.file_offset;
+    if (offset >= target.memory.size() || bytes > target.memory.size() - offset) continue;
+    if (!shared.huge_pages.Back(target.gpa + offset, bytes)) return {};
+    return target.memory.subspan(offset, bytes);
+  }
+  return {};
 }
 
 }  // namespace bothy::boot

@@ -1,8 +1,9 @@
 // Copies the segments of an ELF image to guest RAM.
 //
-// Through buffers that helpers of ParallelWork empty. Pages of zeroes aren't written: a third of a
-// Linux kernel is padding and memory that begins as zero, which then costs neither time nor RAM of
-// the host until the guest touches it.
+// Through buffers that helpers of ParallelWork empty, and fill, too, where the packing has blocks
+// that can be unpacked by themselves. Pages of zeroes aren't written: a third of a Linux kernel is
+// padding and memory that begins as zero, which then costs neither time nor RAM of the host until
+// the guest touches it. Only where huge pages are there already is a block unpacked in place.
 #pragma once
 
 #include <cstdint>
@@ -37,7 +38,7 @@ class SegmentLoader {
   absl::Status LoadFile(const BootFile& file, const ElfImage& image);
   // Reads the headers from the beginning of the decoder's output, then the segments; returns what
   // the headers said.
-  absl::StatusOr<ElfImage> LoadStream(PayloadDecoder& decoder);
+  absl::StatusOr<ElfImage> LoadStream(const BootFile& file, PayloadDecoder& decoder);
 
  private:
   // Where the bytes of a segment go; all of it is RAM.
@@ -56,10 +57,21 @@ class SegmentLoader {
   };
 
   absl::Status ResolveTargets(const ElfImage& image);
-  absl::StatusOr<Mapping> TakeBuffer(size_t bytes);
+  // Has every block from the one at `position` of the stream on unpacked to where it belongs.
+  absl::Status LoadBlocks(const BootFile& file, PayloadDecoder& decoder, uint64_t position,
+                          uint64_t file_end);
+  static absl::Status LoadBlock(Shared& shared, const BootFile& file,
+                                const PayloadDecoder::Block& block, uint64_t position,
+                                uint64_t file_end);
+  // A buffer of at least `bytes`; those of one loading are all for the same number.
+  static absl::StatusOr<Mapping> TakeBuffer(Shared& shared, size_t bytes);
+  static void GiveBack(Shared& shared, Mapping buffer);
   // Has the first `bytes` of `buffer`, which lie at `file_offset`, copied to where they belong.
   void Submit(uint64_t file_offset, Mapping buffer, size_t bytes);
   static void Deposit(const Shared& shared, uint64_t file_offset, std::span<const uint8_t> bytes);
+  // Guest RAM that [file_offset, file_offset + bytes) belongs to as a whole and that has its huge
+  // pages now; empty: there is none.
+  static std::span<uint8_t> InPlace(const Shared& shared, uint64_t file_offset, size_t bytes);
 
   memory::GuestMemory& memory_;
   ParallelWork& work_;

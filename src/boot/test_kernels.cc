@@ -78,12 +78,15 @@ ByteVector PackZstd(const ByteVector& bytes) {
   return packed;
 }
 
-ByteVector PackLz4(const ByteVector& bytes) {
+ByteVector PackLz4(const ByteVector& bytes, const std::vector<size_t>& first_blocks) {
   constexpr size_t kBlockBytes = size_t{8} << 20;
   ByteVector packed;
   AppendLe<uint32_t>(packed, 0x184C'2102);
-  for (size_t at = 0; at < bytes.size(); at += kBlockBytes) {
-    const auto n = static_cast<int>(std::min(kBlockBytes, bytes.size() - at));
+  size_t index = 0;
+  for (size_t at = 0; at < bytes.size();) {
+    const size_t wanted = index < first_blocks.size() ? first_blocks[index] : kBlockBytes;
+    ++index;
+    const auto n = static_cast<int>(std::min(wanted, bytes.size() - at));
     ByteVector block(static_cast<size_t>(::LZ4_compressBound(n)));
     const int size = ::LZ4_compress_HC(reinterpret_cast<const char*>(bytes.data() + at),
                                        reinterpret_cast<char*>(block.data()), n,
@@ -91,11 +94,18 @@ ByteVector PackLz4(const ByteVector& bytes) {
     CHECK(size > 0);
     AppendLe(packed, static_cast<uint32_t>(size));
     Append(packed, std::span(block).first(static_cast<size_t>(size)));
+    at += static_cast<size_t>(n);
   }
   return packed;
 }
 
 }  // namespace
+
+ByteVector PackLz4Blocks(const ByteVector& bytes, const std::vector<size_t>& first_blocks) {
+  ByteVector packed = PackLz4(bytes, first_blocks);
+  AppendLe(packed, static_cast<uint32_t>(bytes.size()));
+  return packed;
+}
 
 ByteVector BuildElf(const TestElf& elf) {
   Elf64_Ehdr header{};
@@ -180,7 +190,7 @@ ByteVector Pack(const ByteVector& bytes, Packing packing) {
       packed = PackZstd(bytes);
       break;
     case Packing::kLz4:
-      packed = PackLz4(bytes);
+      packed = PackLz4(bytes, {});
       break;
   }
   AppendLe(packed, static_cast<uint32_t>(bytes.size()));

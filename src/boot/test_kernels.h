@@ -40,6 +40,8 @@ inline constexpr Packing kAllPackings[] = {Packing::kStored, Packing::kGzip, Pac
                                            Packing::kXzX86,  Packing::kZstd, Packing::kLz4};
 // `bytes` packed as the kernel's build does, the appended size included where it appends one.
 ByteVector Pack(const ByteVector& bytes, Packing packing);
+// As Pack with kLz4, where the first blocks hold so many bytes, instead of 8 MiB, each.
+ByteVector PackLz4Blocks(const ByteVector& bytes, const std::vector<size_t>& first_blocks);
 
 // A bzImage of boot protocol 2.15 with `payload`; `adjust` may change its header first.
 ByteVector BuildBzImage(const ByteVector& payload,
