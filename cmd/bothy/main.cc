@@ -72,6 +72,16 @@ absl::Status CloseStandardOutput() {
   return absl::OkStatus();
 }
 
+// Has something behind descriptors 0 to 2, whatever the process was started with: else the first
+// files opened would be taken for the standard streams.
+bool OpenStandardStreams() {
+  int fd;
+  do {
+    fd = ::open("/dev/null", O_RDWR);
+  } while (fd >= 0 && fd <= STDERR_FILENO);
+  return fd >= 0 && ::close(fd) == 0;
+}
+
 absl::Status Serve(const Flags& flags) {
   ASSIGN_OR_RETURN(std::vector<UniqueFd> activated, TakeActivationSockets());
   if (activated.empty() && flags.socket_path.empty()) {
@@ -111,7 +121,7 @@ absl::Status Serve(const Flags& flags) {
   for (UniqueFd& socket : activated) RETURN_IF_ERROR(server->Listen(std::move(socket)));
   RETURN_IF_ERROR(CloseStandardOutput());
   vmservice::VmService::WarmUp();
-  SetThreadName("control");
+  // The control thread is the process's first one, which keeps the program's name.
   control.Run();
   return absl::OkStatus();
 }
@@ -121,6 +131,7 @@ int Main(int argc, char** argv) {
   // of its own, for ever: with a thread a vCPU, a server's mappings and private memory would grow
   // with chance and with every VM. Hot paths don't allocate.
   ::mallopt(M_ARENA_MAX, 1);
+  if (!OpenStandardStreams()) return 1;
   // Peers that go away are errors of their connections, not of the process.
   std::signal(SIGPIPE, SIG_IGN);
   Flags flags;
@@ -142,12 +153,15 @@ int Main(int argc, char** argv) {
           CLI::CheckedTransformer(std::map<std::string, LogLevel>{{"debug", LogLevel::kDebug},
                                                                   {"info", LogLevel::kInfo},
                                                                   {"warning", LogLevel::kWarning},
-                                                                  {"error", LogLevel::kError}}))
+                                                                  {"error", LogLevel::kError}})
+              .description(""))
       ->type_name("LEVEL");
   app.add_option("--log-format", flags.log.format,
                  "text or json, one record a line on standard error")
-      ->transform(CLI::CheckedTransformer(
-          std::map<std::string, LogFormat>{{"text", LogFormat::kText}, {"json", LogFormat::kJson}}))
+      ->transform(
+          CLI::CheckedTransformer(std::map<std::string, LogFormat>{{"text", LogFormat::kText},
+                                                                   {"json", LogFormat::kJson}})
+              .description(""))
       ->type_name("FORMAT");
   try {
     app.parse(argc, argv);

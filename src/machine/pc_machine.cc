@@ -4,6 +4,7 @@
 #include <future>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -100,11 +101,17 @@ absl::StatusOr<std::unique_ptr<Machine>> PcMachine::Create(
 
   // Unpacking a kernel takes longer than all the rest: it has a thread of its own, beside the
   // hypervisor's set-up.
-  std::future<absl::StatusOr<hypervisor::EntryRegisters>> loading =
-      std::async(std::launch::async, [raw = machine.get()] {
-        SetThreadName("boot-load");
-        return raw->LoadBootFiles();
-      });
+  std::future<absl::StatusOr<hypervisor::EntryRegisters>> loading;
+  try {
+    loading = std::async(std::launch::async, [raw = machine.get()] {
+      SetThreadName("boot-load");
+      return raw->LoadBootFiles();
+    });
+  } catch (const std::system_error&) {
+    // A limit on threads: it is done here, after the set-up.
+    loading =
+        std::async(std::launch::deferred, [raw = machine.get()] { return raw->LoadBootFiles(); });
+  }
   const absl::Status built = machine->BuildHardware(control);
   const absl::StatusOr<hypervisor::EntryRegisters> entry = loading.get();
   RETURN_IF_ERROR(built);

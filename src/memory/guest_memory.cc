@@ -8,7 +8,9 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <system_error>
 #include <thread>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -59,7 +61,11 @@ absl::Status Populate(uint8_t* data, uint64_t size) {
     }
   };
   std::vector<std::thread> threads;
-  for (unsigned i = 1; i < workers && i * kChunk < size; ++i) threads.emplace_back(populate);
+  try {
+    for (unsigned i = 1; i < workers && i * kChunk < size; ++i) threads.emplace_back(populate);
+  } catch (const std::system_error&) {
+    // A limit on threads; fewer will do.
+  }
   populate();
   for (std::thread& thread : threads) thread.join();
   if (error != 0) return ErrnoStatus(error, "populating guest RAM");

@@ -1,12 +1,14 @@
 #include "support/log.h"
 
+#include <poll.h>
 #include <pthread.h>
 #include <spdlog/pattern_formatter.h>
-#include <spdlog/sinks/ansicolor_sink.h>
-#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/sinks/base_sink.h>
 #include <spdlog/spdlog.h>
+#include <unistd.h>
 
 #include <array>
+#include <cerrno>
 #include <memory>
 
 #include "absl/strings/str_cat.h"
@@ -64,6 +66,53 @@ std::string ThreadName() {
   return name.data();
 }
 
+// Standard error, written to only while it takes a whole record at once.
+class StandardErrorSink final : public spdlog::sinks::base_sink<std::mutex> {
+ public:
+  StandardErrorSink() : colours_(::isatty(STDERR_FILENO) == 1) {}
+
+ protected:
+  void sink_it_(const spdlog::details::log_msg& record) override {
+    spdlog::memory_buf_t formatted;
+    formatter_->format(record, formatted);
+    std::string line(formatted.data(), formatted.size());
+    if (colours_ && record.color_range_end > record.color_range_start) {
+      line.insert(record.color_range_end, "\033[m");
+      line.insert(record.color_range_start, Colour(record.level));
+    }
+    if (line.size() > kMaxLogRecordBytes) {
+      constexpr std::string_view kCut = "...\n";
+      line.resize(kMaxLogRecordBytes - kCut.size());
+      line += kCut;
+    }
+    if (dropped_ > 0 &&
+        Write(absl::StrCat("(", dropped_, " records dropped: nobody read them)\n"))) {
+      dropped_ = 0;
+    }
+    if (dropped_ > 0 || !Write(line)) ++dropped_;
+  }
+  void flush_() override {}
+
+ private:
+  static std::string_view Colour(spdlog::level::level_enum level) {
+    if (level >= spdlog::level::err) return "\033[31m";
+    return level == spdlog::level::warn ? "\033[33m" : "\033[32m";
+  }
+
+  static bool Write(std::string_view line) {
+    pollfd fd{.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
+    if (::poll(&fd, 1, 0) != 1 || (fd.revents & POLLOUT) == 0) return false;
+    ssize_t written;
+    do {
+      written = ::write(STDERR_FILENO, line.data(), line.size());
+    } while (written < 0 && errno == EINTR);
+    return written >= 0;
+  }
+
+  const bool colours_;
+  uint64_t dropped_ = 0;  // guarded by base_sink's mutex
+};
+
 struct State {
   std::mutex mutex;
   LogFormat format = LogFormat::kText;     // guarded by mutex
@@ -72,7 +121,7 @@ struct State {
   std::shared_ptr<spdlog::sinks::sink> sink;
 
   State() {
-    sink = std::make_shared<spdlog::sinks::ansicolor_stderr_sink_mt>();
+    sink = std::make_shared<StandardErrorSink>();
     logger = std::make_shared<spdlog::logger>("bothy", sink);
     logger->set_level(spdlog::level::info);
     SetPattern(LogFormat::kText);

@@ -1,5 +1,9 @@
 // Logging: one process-wide sink on standard error, text or JSON, one record a line.
 //
+// Never waits: while nobody reads standard error (a full pipe, a stopped terminal) records are
+// dropped, and the first one that is written again is preceded by their number. A record is at most
+// kMaxLogRecordBytes long; what is longer is cut.
+//
 // Thread-safe. Every record carries the time, level, thread name, the component that wrote it and,
 // while a VM exists, the VM's log_id (set by vmservice/ from CreateVMRequest.log_id).
 //
@@ -7,12 +11,16 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <mutex>
 #include <string>
 #include <string_view>
 
 namespace bothy {
+
+// What poll(2) promises to find room for in a pipe that is writable (PIPE_BUF).
+inline constexpr size_t kMaxLogRecordBytes = 4096;
 
 enum class LogLevel { kDebug, kInfo, kWarning, kError };
 enum class LogFormat { kText, kJson };

@@ -1,5 +1,6 @@
 #include "vmservice/create_request.h"
 
+#include <filesystem>
 #include <map>
 #include <set>
 #include <string>
@@ -13,6 +14,8 @@ namespace {
 
 using machine::MachineConfig;
 using machine::PowerAction;
+
+constexpr size_t kMaxLogIdBytes = 1024;
 
 absl::Status Invalid(const std::string& path, const std::string& problem) {
   return absl::InvalidArgumentError(absl::StrCat(path, ": ", problem));
@@ -38,7 +41,7 @@ absl::Status TranslateMemory(const ::vmservice::VMConfig& config, machine::Memor
   const std::string path = "config.memory_config";
   const ::vmservice::MemoryConfig& memory = config.memory_config();
   if (memory.memory_mb() == 0) return Invalid(path + ".memory_mb", "must be at least 1");
-  // 2^44 MiB is beyond every x86 CPU's 52 bits, and what follows may multiply without overflow.
+  // 2^32 MiB are the 52 bits of the widest x86 address; what follows may multiply without overflow.
   constexpr uint64_t kBeyondAnyCpu = uint64_t{1} << 32;
   if (memory.memory_mb() > kBeyondAnyCpu) {
     return absl::ResourceExhaustedError(
@@ -119,7 +122,9 @@ absl::Status TranslateSerial(const ::vmservice::VMConfig& config, MachineConfig&
       return Invalid(path + ".port", absl::StrCat("COM", port.port() + 1, " is ports[",
                                                   first->second, "] already"));
     }
-    if (const auto [first, added] = by_path.emplace(port.socket_path(), i); !added) {
+    const std::string normal =
+        std::filesystem::path(port.socket_path()).lexically_normal().string();
+    if (const auto [first, added] = by_path.emplace(normal, i); !added) {
       return Invalid(path + ".socket_path",
                      absl::StrCat("is the socket of ports[", first->second, "] already"));
     }
@@ -170,8 +175,6 @@ absl::Status TranslateExtraData(const ::vmservice::VMConfig& config, MachineConf
       return NotInThisBuild(path, "memory hot-plug");
     } else if (key.starts_with("bothy.")) {
       return Invalid(path, "unknown key; docs/extra-data.md lists those there are");
-    } else {
-      LogInfo("vm", absl::StrCat(path, ": not this server's, left alone"));
     }
   }
   return absl::OkStatus();
@@ -210,9 +213,32 @@ absl::Status TranslatePowerActions(const ::vmservice::VMConfig& config,
 
 }  // namespace
 
+std::string ForeignExtraData(const ::vmservice::VMConfig& config) {
+  constexpr size_t kMostNamed = 8;
+  std::set<std::string> keys;
+  for (const auto& [key, value] : config.extra_data()) {
+    if (!key.starts_with("bothy.")) keys.insert(key);
+  }
+  if (keys.empty()) return "";
+  std::string text = absl::StrCat("config.extra_data: left alone what isn't this server's: ");
+  size_t named = 0;
+  for (const std::string& key : keys) {
+    if (named == kMostNamed) {
+      absl::StrAppend(&text, " and ", keys.size() - named, " more");
+      break;
+    }
+    absl::StrAppend(&text, named++ == 0 ? "\"" : ", \"", key.substr(0, 64), "\"");
+  }
+  return text;
+}
+
 absl::StatusOr<MachineConfig> TranslateCreateRequest(const ::vmservice::CreateVMRequest& request) {
   RETURN_IF_ERROR(RefuseUnknownFields(request));
   if (!request.has_config()) return Invalid("config", "is missing");
+  if (request.log_id().size() > kMaxLogIdBytes) {
+    return Invalid("log_id", absl::StrCat(request.log_id().size(), " bytes are more than ",
+                                          kMaxLogIdBytes, "; every log record carries it"));
+  }
   const ::vmservice::VMConfig& config = request.config();
   MachineConfig out;
   RETURN_IF_ERROR(TranslateMemory(config, out.memory));

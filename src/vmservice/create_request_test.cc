@@ -120,6 +120,30 @@ TEST(CreateRequestTest, TheHostUnpacksOnRequestToo) {
   EXPECT_FALSE(config->direct_boot.guest_unpacks);
 }
 
+TEST(CreateRequestTest, LogIdsHaveALimit) {
+  wire::CreateVMRequest request = Request("");
+  request.set_log_id(std::string(1024, 'i'));
+  EXPECT_TRUE(TranslateCreateRequest(request).ok());
+  request.set_log_id(std::string(1025, 'i'));
+  EXPECT_THAT(StatusOf(request), IsAbout(StatusCode::kInvalidArgument, "log_id"));
+}
+
+TEST(CreateRequestTest, ForeignExtraDataIsNamedInOneLine) {
+  EXPECT_EQ(ForeignExtraData(Request("").config()), "");
+  EXPECT_EQ(
+      ForeignExtraData(
+          Request("extra_data { key: 'b.x' } extra_data { key: 'a' } extra_data { key: 'bothy.c' }")
+              .config()),
+      "config.extra_data: left alone what isn't this server's: \"a\", \"b.x\"");
+  wire::CreateVMRequest request = Request("");
+  for (int i = 0; i < 100'000; ++i) {
+    (*request.mutable_config()->mutable_extra_data())["key." + std::to_string(i)] = "";
+  }
+  const std::string text = ForeignExtraData(request.config());
+  EXPECT_LT(text.size(), 1000U);
+  EXPECT_TRUE(text.ends_with(" and 99992 more")) << text;
+}
+
 // What is refused: `more` of VMConfig, the status, and the message in full.
 struct Refusal {
   std::string more;
@@ -202,6 +226,10 @@ INSTANTIATE_TEST_SUITE_P(
                 kInvalid, "config.serial_config.ports[2].port: COM2 is ports[1] already"},
         Refusal{"serial_config { ports { port: 0 socket_path: '/a' } "
                 "ports { port: 1 socket_path: '/a' } }",
+                kInvalid,
+                "config.serial_config.ports[1].socket_path: is the socket of ports[0] already"},
+        Refusal{"serial_config { ports { port: 0 socket_path: '/a/s' } "
+                "ports { port: 1 socket_path: '/a/./b/..//s' } }",
                 kInvalid,
                 "config.serial_config.ports[1].socket_path: is the socket of ports[0] already"}));
 

@@ -86,11 +86,12 @@ Lifecycle::~Lifecycle() {
   machine_thread_.loop().PostAndWait([this] { machine_.reset(); });
 }
 
-void Lifecycle::Create(MachineConfig config, std::string log_id, Call call) {
+void Lifecycle::Create(MachineConfig config, std::string log_id, std::string remark, Call call) {
   Enqueue({.operation = Operation::kCreate,
            .call = std::move(call),
            .config = std::move(config),
-           .log_id = std::move(log_id)});
+           .log_id = std::move(log_id),
+           .remark = std::move(remark)});
 }
 void Lifecycle::Resume(Call call) {
   Enqueue({.operation = Operation::kResume, .call = std::move(call)});
@@ -172,6 +173,7 @@ void Lifecycle::Work(std::function<absl::Status()> work, std::function<void(absl
 
 void Lifecycle::BeginCreate(Queued queued) {
   SetLogId(queued.log_id);
+  if (!queued.remark.empty()) LogInfo("vm", queued.remark);
   const uint64_t id = ++machine_id_;
   struct Building {
     MachineConfig config;
@@ -236,7 +238,13 @@ void Lifecycle::BeginPause(Queued queued) {
        [this, call = std::move(queued.call)](const absl::Status& status) {
          if (status.ok() && call.abandoned && call.abandoned()) {
            return Work([machine = machine_.get()] { return machine->Resume(); },
-                       [this, call](const absl::Status&) {
+                       [this, call](const absl::Status& resumed) {
+                         if (!resumed.ok()) {
+                           LogError("vm", absl::StrCat("can't go on after a pause that nobody "
+                                                       "waits for: ",
+                                                       std::string(resumed.message())));
+                           state_ = State::kPaused;
+                         }
                          call.done(absl::CancelledError("the caller is gone"));
                          Finish();
                        });
@@ -285,8 +293,10 @@ void Lifecycle::BeginPowerEvent(const Queued& queued) {
   const PowerEvent event = queued.power_event;
   const bool restart = ActionFor(power_actions_, event) == PowerAction::kRestart;
   const bool was_running = state_ == State::kRunning;
-  LogInfo("vm", absl::StrCat("the guest's ", HaltReason(event), restart ? " restarts" : " halts",
-                             " the VM"));
+  // A guest may do this as often as it likes.
+  power_log_.Log(
+      LogLevel::kInfo, "vm",
+      absl::StrCat("the guest's ", HaltReason(event), restart ? " restarts" : " halts", " the VM"));
   auto work = [machine = machine_.get(), restart, was_running]() -> absl::Status {
     RETURN_IF_ERROR(machine->Pause());
     if (!restart) return absl::OkStatus();

@@ -17,6 +17,7 @@
 
 #include "machine/machine.h"
 #include "support/event_loop.h"
+#include "support/log.h"
 #include "support/status.h"
 
 namespace bothy::vmservice {
@@ -42,7 +43,9 @@ class Lifecycle {
   Lifecycle(const Lifecycle&) = delete;
   Lifecycle& operator=(const Lifecycle&) = delete;
 
-  void Create(machine::MachineConfig config, std::string log_id, Call call);
+  // Records of the VM carry `log_id` from now until it is freed; `remark`, if there is one, is the
+  // first.
+  void Create(machine::MachineConfig config, std::string log_id, std::string remark, Call call);
   void Resume(Call call);
   void Pause(Call call);
   void Teardown(Call call);
@@ -65,6 +68,7 @@ class Lifecycle {
     Call call = {};
     machine::MachineConfig config = {};  // kCreate
     std::string log_id = {};             // kCreate
+    std::string remark = {};             // kCreate
     chipset::PowerEvent power_event{};   // kPowerEvent
     uint64_t machine_id = 0;             // kPowerEvent: of which machine
   };
@@ -92,6 +96,7 @@ class Lifecycle {
   std::string halt_reason_;
   std::unique_ptr<machine::Machine> machine_;
   machine::PowerActions power_actions_;
+  LogLimiter power_log_;
   uint64_t machine_id_ = 0;
   std::deque<Queued> queue_;
   bool busy_ = false;

@@ -145,7 +145,7 @@ class LifecycleTest : public ::testing::Test {
     return Start([&](Lifecycle::Call call) {
       MachineConfig config;
       config.power = power;
-      lifecycle_->Create(config, "id", std::move(call));
+      lifecycle_->Create(config, "id", "", std::move(call));
     });
   }
   AnswerPtr Resume() {

@@ -66,7 +66,8 @@ VmService::VmService(EventLoop& control, machine::MachineFactory factory,
 void VmService::CreateVM(Call call, wire::CreateVMRequest request, ttrpc::Reply<Empty> reply) {
   absl::StatusOr<machine::MachineConfig> config = TranslateCreateRequest(request);
   if (!config.ok()) return reply(config.status());
-  lifecycle_.Create(*std::move(config), request.log_id(), MakeCall(call, std::move(reply)));
+  lifecycle_.Create(*std::move(config), request.log_id(), ForeignExtraData(request.config()),
+                    MakeCall(call, std::move(reply)));
 }
 
 void VmService::TeardownVM(Call call, Empty request, ttrpc::Reply<Empty> reply) {

@@ -66,12 +66,20 @@ class KvmVm final : public Vm {
   }
 
   absl::Status MapRam(uint64_t guest_physical, std::span<uint8_t> host) override {
-    kvm_userspace_memory_region region{};
-    region.slot = next_slot_++;
-    region.guest_phys_addr = guest_physical;
-    region.memory_size = host.size();
-    region.userspace_addr = reinterpret_cast<uint64_t>(host.data());
-    return Ioctl(fd_.get(), KVM_SET_USER_MEMORY_REGION, &region, "mapping guest RAM");
+    // KVM counts a slot's pages in 31 bits: under 8 TiB.
+    constexpr uint64_t kMaxSlotBytes = uint64_t{4} << 40;
+    while (!host.empty()) {
+      const std::span<uint8_t> part = host.first(std::min<uint64_t>(host.size(), kMaxSlotBytes));
+      kvm_userspace_memory_region region{};
+      region.slot = next_slot_++;
+      region.guest_phys_addr = guest_physical;
+      region.memory_size = part.size();
+      region.userspace_addr = reinterpret_cast<uint64_t>(part.data());
+      RETURN_IF_ERROR(Ioctl(fd_.get(), KVM_SET_USER_MEMORY_REGION, &region, "mapping guest RAM"));
+      guest_physical += part.size();
+      host = host.subspan(part.size());
+    }
+    return absl::OkStatus();
   }
 
   absl::StatusOr<std::unique_ptr<Vcpu>> CreateVcpu(uint32_t index, uint32_t count) override {

@@ -47,7 +47,7 @@ kvm_segment ToKvm(const Segment& segment) {
 
 }  // namespace
 
-// What a machine reset brings back. MSRs are those KVM lists as part of a guest's state.
+// What a machine reset brings back. The MSRs are those that a booting kernel writes to.
 struct KvmVcpu::PowerOnState {
   kvm_regs regs{};
   kvm_sregs sregs{};

@@ -1,0 +1,94 @@
+#include "support/log.h"
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include <string>
+
+#include "support/check.h"
+#include "support/unique_fd.h"
+
+namespace bothy {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+// Puts a pipe in standard error's place.
+class LogTest : public ::testing::Test {
+ protected:
+  LogTest() : saved_(::fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3)) {
+    int fds[2];
+    CHECK(::pipe2(fds, O_CLOEXEC) == 0);
+    read_end_.Reset(fds[0]);
+    CHECK(::fcntl(fds[0], F_SETFL, O_NONBLOCK) == 0);
+    CHECK(::dup2(fds[1], STDERR_FILENO) == STDERR_FILENO);
+    CHECK(::close(fds[1]) == 0);
+  }
+  ~LogTest() override { CHECK(::dup2(saved_.get(), STDERR_FILENO) == STDERR_FILENO); }
+
+  // What is in the pipe now.
+  std::string Read() {
+    std::string text;
+    char buffer[8192];
+    for (ssize_t size; (size = ::read(read_end_.get(), buffer, sizeof buffer)) > 0;) {
+      text.append(buffer, static_cast<size_t>(size));
+    }
+    return text;
+  }
+
+ private:
+  UniqueFd saved_;
+  UniqueFd read_end_;
+};
+
+TEST_F(LogTest, ARecordIsALine) {
+  LogInfo("test", "one\ntwo\x1b[2J");
+  const std::string text = Read();
+  EXPECT_THAT(text, HasSubstr("test: one\\ntwo\\u001b[2J\n"));
+  EXPECT_EQ(text.find('\n'), text.size() - 1);
+}
+
+TEST_F(LogTest, RecordsCarryTheLogId) {
+  SetLogId("vm-1");
+  LogInfo("test", "hello");
+  SetLogId("");
+  LogInfo("test", "bye");
+  const std::string text = Read();
+  EXPECT_THAT(text, HasSubstr("[vm-1] test: hello"));
+  EXPECT_THAT(text, Not(HasSubstr("[vm-1] test: bye")));
+}
+
+TEST_F(LogTest, NobodyReadingDropsRecordsAndSaysSoLater) {
+  const std::string filler(1000, 'x');
+  for (int i = 0; i < 1000; ++i) LogInfo("test", filler);
+  EXPECT_THAT(Read(), Not(HasSubstr("dropped")));
+  LogInfo("test", "again");
+  const std::string text = Read();
+  EXPECT_THAT(text, HasSubstr("records dropped"));
+  EXPECT_THAT(text, HasSubstr("again"));
+  LogInfo("test", "once more");
+  EXPECT_THAT(Read(), Not(HasSubstr("dropped")));
+}
+
+TEST_F(LogTest, LongRecordsAreCut) {
+  LogInfo("test", std::string(100'000, 'y'));
+  const std::string text = Read();
+  EXPECT_EQ(text.size(), kMaxLogRecordBytes);
+  EXPECT_TRUE(text.ends_with("...\n"));
+}
+
+TEST_F(LogTest, TheLimiterTellsHowManyItKeptBack) {
+  LogLimiter limiter(2, std::chrono::hours(1));
+  for (int i = 0; i < 10; ++i) limiter.Log(LogLevel::kInfo, "test", "again and again");
+  const std::string text = Read();
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 2);
+}
+
+}  // namespace
+}  // namespace bothy
