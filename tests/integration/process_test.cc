@@ -1,4 +1,5 @@
 // The server as a process: how it starts, says that it is ready, and ends. Needs no KVM.
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -126,6 +127,35 @@ TEST_F(ProcessTest, ASocketPassedBySystemdComesBeforeTheFlag) {
   ASSERT_EQ(server_->AwaitReady(), "");
   EXPECT_TRUE(Vm(SocketPath()).Capabilities().ok());
   EXPECT_THAT(folder_.Names(), ElementsAre("vm.sock"));
+}
+
+TEST_F(ProcessTest, WithoutStandardDescriptorsItServesAndEndsAllTheSame) {
+  const UniqueFd socket = ListenOn(SocketPath());
+  server_ = std::make_unique<ServerProcess>(
+      ServerOptions{.arguments = {"-c", R"(exec "$0" <&- >&- 2>&-)", BOTHY_SERVER},
+                    .activation_socket = socket.get(),
+                    .program = "/bin/sh"});
+  ASSERT_EQ(server_->AwaitReady(), "");
+  EXPECT_TRUE(Vm(SocketPath()).Capabilities().ok());
+  server_->Signal(SIGTERM);
+  EXPECT_TRUE(EndedWell(server_->AwaitEnd()));
+}
+
+TEST_F(ProcessTest, NobodyReadingItsLogDoesNotStopIt) {
+  const std::string log = folder_ / "log";
+  ASSERT_EQ(::mkfifo(log.c_str(), 0600), 0);
+  const UniqueFd never_read(::open(log.c_str(), O_RDWR | O_CLOEXEC));
+  ASSERT_TRUE(never_read.valid());
+  server_ = std::make_unique<ServerProcess>(ServerOptions{
+      .arguments = {"-c", R"(exec "$0" --ttrpc "$1" 2>"$2")", BOTHY_SERVER, SocketPath(), log},
+      .program = "/bin/sh"});
+  ASSERT_EQ(server_->AwaitReady(), "");
+  Vm vm(SocketPath());
+  // Each refusal is a record; a pipe holds some hundreds.
+  for (int i = 0; i < 2'000; ++i) EXPECT_FALSE(vm.Create(DirectBoot("/no/such/kernel")).ok());
+  EXPECT_TRUE(vm.Capabilities().ok());
+  EXPECT_THAT(vm.Quit(), IsOk());
+  EXPECT_TRUE(EndedWell(server_->AwaitEnd()));
 }
 
 TEST_F(ProcessTest, DieWithParentEndsItWhenItsParentIsKilled) {
