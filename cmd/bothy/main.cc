@@ -17,6 +17,7 @@
 #include "activation.h"
 #include "machine/pc_machine.h"
 #include "parent_watch.h"
+#include "socket_access.h"
 #include "support/event_loop.h"
 #include "support/log.h"
 #include "ttrpc/server.h"
@@ -115,6 +116,7 @@ absl::Status Serve(const Flags& flags) {
     absl::StatusOr<ttrpc::BoundSocket> bound = ttrpc::ListenUnix(flags.socket_path);
     if (!bound.ok())
       return WithContext(bound.status(), absl::StrCat("--ttrpc ", flags.socket_path));
+    RETURN_IF_ERROR(WithContext(GrantAccess(flags.socket_path, flags.allowed_uids), "--allow-uid"));
     file = std::move(bound->file);
     activated.push_back(std::move(bound->fd));
   }

@@ -12,11 +12,9 @@ constexpr uid_t kStranger = 65534;
 
 class PeerLabTest : public ServerTest {
  protected:
-  // What a stranger's first call gets.
+  // What a stranger's first call gets, once he has found the way to the socket.
   absl::Status StrangersCall() {
-    // Beyond the socket's mode, for this is about the server's own look at its peers.
     EXPECT_EQ(::chmod(folder_.path().c_str(), 0755), 0);
-    EXPECT_EQ(::chmod(SocketPath().c_str(), 0666), 0);
     // The system call itself: of this thread alone, unlike libc's.
     EXPECT_EQ(::syscall(SYS_setresuid, -1, kStranger, -1), 0);
     auto connection = ttrpc::Client::Connect(SocketPath());
@@ -28,6 +26,10 @@ class PeerLabTest : public ServerTest {
 
 TEST_F(PeerLabTest, AStrangerIsToldThatHeMayNot) {
   StartServer();
+  EXPECT_THAT(StrangersCall(), Fails(absl::StatusCode::kPermissionDenied, testing::_))
+      << "the socket's mode";
+  // Beyond it, for the server's own look at its peers.
+  EXPECT_EQ(::chmod(SocketPath().c_str(), 0666), 0);
   EXPECT_THAT(StrangersCall(),
               Fails(absl::StatusCode::kPermissionDenied, testing::HasSubstr("65534")));
   EXPECT_TRUE(vm_->Capabilities().ok());
@@ -36,6 +38,11 @@ TEST_F(PeerLabTest, AStrangerIsToldThatHeMayNot) {
 TEST_F(PeerLabTest, AnAllowedUserMay) {
   StartServer({"--allow-uid", "1", "--allow-uid", "65534"});
   EXPECT_THAT(StrangersCall(), IsOk());
+}
+
+TEST_F(PeerLabTest, AStrangerCannotConnectBesideAnAllowedUser) {
+  StartServer({"--allow-uid", "1"});
+  EXPECT_THAT(StrangersCall(), Fails(absl::StatusCode::kPermissionDenied, testing::_));
 }
 
 }  // namespace
