@@ -6,7 +6,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
-#include "support/log.h"
+#include "support/unix_socket.h"
 #include "vmservice/unknown_fields.h"
 
 namespace bothy::vmservice {
@@ -118,6 +118,7 @@ absl::Status TranslateSerial(const ::vmservice::VMConfig& config, MachineConfig&
     const auto& port = ports[i];
     RETURN_IF_ERROR(CheckRange(path + ".port", port.port(), 0, 3));
     RETURN_IF_ERROR(CheckPath(path + ".socket_path", port.socket_path()));
+    RETURN_IF_ERROR(WithContext(ValidateSocketPath(port.socket_path()), path + ".socket_path"));
     if (const auto [first, added] = by_port.emplace(port.port(), i); !added) {
       return Invalid(path + ".port", absl::StrCat("COM", port.port() + 1, " is ports[",
                                                   first->second, "] already"));

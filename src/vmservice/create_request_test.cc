@@ -221,6 +221,13 @@ INSTANTIATE_TEST_SUITE_P(
                 "config.serial_config.ports[0].socket_path: is empty"},
         Refusal{"serial_config { ports { port: 0 socket_path: '/a\\000' } }", kInvalid,
                 "config.serial_config.ports[0].socket_path: contains a NUL byte"},
+        Refusal{"serial_config { ports { port: 0 socket_path: '/a/' } }", kInvalid,
+                "config.serial_config.ports[0].socket_path: /a/: a socket path can't end in a "
+                "slash"},
+        Refusal{"serial_config { ports { port: 0 socket_path: '/" + std::string(107, 'a') + "' } }",
+                kInvalid,
+                "config.serial_config.ports[0].socket_path: a socket path of 108 bytes; Unix "
+                "sockets allow 107"},
         Refusal{"serial_config { ports { port: 0 socket_path: '/a' } "
                 "ports { port: 1 socket_path: '/b' } ports { port: 1 socket_path: '/c' } }",
                 kInvalid, "config.serial_config.ports[2].port: COM2 is ports[1] already"},
