@@ -22,9 +22,9 @@
 #include "support/check.h"
 #include "support/event_loop.h"
 #include "support/status.h"
+#include "support/unix_socket.h"
 #include "ttrpc/byte_queue.h"
 #include "ttrpc/frame.h"
-#include "ttrpc/unix_socket.h"
 
 namespace bothy::ttrpc {
 namespace {
@@ -516,8 +516,12 @@ void Client::Impl::RunCallbacks(std::vector<Finished> finished) {
 }
 
 absl::StatusOr<std::unique_ptr<Client>> Client::Connect(const std::string& path) {
-  ASSIGN_OR_RETURN(UniqueFd socket, ConnectUnix(path));
-  return Adopt(std::move(socket));
+  absl::StatusOr<UniqueFd> socket = ConnectUnix(path, ConnectMode::kBlocking);
+  if (absl::IsFailedPrecondition(socket.status())) {
+    return absl::UnavailableError(std::string(socket.status().message()));
+  }
+  if (!socket.ok()) return socket.status();
+  return Adopt(*std::move(socket));
 }
 
 std::unique_ptr<Client> Client::Adopt(UniqueFd socket) {

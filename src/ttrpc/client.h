@@ -37,7 +37,8 @@ struct CallOptions {
 
 class Client {
  public:
-  // Connects to a Unix socket. Errors as ConnectUnix has them.
+  // Connects to a Unix socket; waits while too many others want to. NotFound: no such file;
+  // Unavailable: nobody serves there; else as ConnectUnix of support/unix_socket.h.
   static absl::StatusOr<std::unique_ptr<Client>> Connect(const std::string& path);
   // Takes a connected stream socket.
   static std::unique_ptr<Client> Adopt(UniqueFd socket);

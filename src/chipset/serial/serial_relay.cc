@@ -1,6 +1,7 @@
 #include "chipset/serial/serial_relay.h"
 
 #include <poll.h>
+#include <sched.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -17,9 +18,9 @@
 #include "absl/strings/str_cat.h"
 #include "chipset/guest_clock.h"
 #include "chipset/serial/output_ring.h"
-#include "chipset/serial/unix_socket.h"
 #include "support/log.h"
 #include "support/unique_fd.h"
+#include "support/unix_socket.h"
 
 namespace bothy::chipset {
 namespace {
@@ -41,9 +42,12 @@ constexpr size_t kMaxInputBytes = size_t{256} * 1024;
 // being woken by the next byte, so that a vCPU wakes it only after a silence.
 constexpr std::chrono::milliseconds kOutputDelay(2);
 
+// Clients that wait while another one is served.
+constexpr int kBacklog = 16;
+
 // Creating a listener races with other servers that want the same path; each round lost means that
-// one of them came or went.
-constexpr int kMaxRaces = 8;
+// one of them came or went, or is about to have it.
+constexpr int kMaxRaces = 100;
 
 }  // namespace
 
@@ -178,7 +182,7 @@ class SerialRelay::Connection : public std::enable_shared_from_this<Connection> 
 
   void ReconnectLater() {
     RetryLater([this] {
-      absl::StatusOr<UniqueFd> fd = ConnectUnixSocket(path_);
+      absl::StatusOr<UniqueFd> fd = ConnectUnix(path_, ConnectMode::kNonBlocking);
       if (fd.ok()) {
         Connected(std::move(fd).value());
       } else {
@@ -443,20 +447,24 @@ class SerialRelay::Connection : public std::enable_shared_from_this<Connection> 
 
 absl::StatusOr<std::unique_ptr<SerialRelay>> SerialRelay::Create(EventLoop& loop,
                                                                  SerialRelayOptions options) {
+  RETURN_IF_ERROR(ValidateSocketPath(options.socket_path));
   absl::Status raced;
   for (int races = 0; races < kMaxRaces; ++races) {
     UniqueFd peer;
     UnixListener listener;
-    absl::StatusOr<UniqueFd> connected = ConnectUnixSocket(options.socket_path);
+    absl::StatusOr<UniqueFd> connected =
+        ConnectUnix(options.socket_path, ConnectMode::kNonBlocking);
     if (connected.ok()) {
       peer = std::move(connected).value();
     } else if (!absl::IsUnavailable(connected.status())) {
       const bool may_listen =
           absl::IsNotFound(connected.status()) || absl::IsFailedPrecondition(connected.status());
       if (options.connect_only || !may_listen) return connected.status();
-      absl::StatusOr<UnixListener> bound = UnixListener::Create(options.socket_path);
+      absl::StatusOr<UnixListener> bound = UnixListener::Create(options.socket_path, kBacklog);
       if (absl::IsAborted(bound.status())) {
         raced = bound.status();
+        // Who came first may be a system call from having the path, and want this processor for it.
+        ::sched_yield();
         continue;
       }
       if (!bound.ok()) return bound.status();

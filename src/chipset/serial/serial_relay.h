@@ -33,7 +33,7 @@ namespace bothy::chipset {
 
 struct SerialRelayOptions {
   std::string name;         // "com1", in logs
-  std::string socket_path;  // at most kMaxSocketPath bytes
+  std::string socket_path;  // see ValidateSocketPath
   bool connect_only = false;
   // Between attempts to reach a peer that has gone.
   std::chrono::milliseconds retry_delay{1000};
