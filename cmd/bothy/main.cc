@@ -90,11 +90,16 @@ absl::Status Serve(const Flags& flags) {
         "--ttrpc: give the path of the socket to serve on, or pass one by socket activation");
   }
   EventLoop control;
+  ttrpc::SocketFile file;
   std::function<void()> end;
   vmservice::VmService service(control, machine::PcMachineFactory(control), [&] { end(); });
   ASSIGN_OR_RETURN(std::unique_ptr<ttrpc::Server> server,
                    ttrpc::Server::Create(control, MakeServerOptions(flags)));
-  end = [&] { server->CloseWhenFlushed(kFlushLimit, [&] { control.Stop(); }); };
+  end = [&] {
+    // While the socket still listens: nobody can have put another one there yet.
+    file.Remove();
+    server->CloseWhenFlushed(kFlushLimit, [&] { control.Stop(); });
+  };
   RETURN_IF_ERROR(server->Register(service));
 
   asio::signal_set signals(control.context(), SIGTERM, SIGINT);
@@ -111,7 +116,6 @@ absl::Status Serve(const Flags& flags) {
                      }));
   }
 
-  ttrpc::SocketFile file;
   if (activated.empty()) {
     absl::StatusOr<ttrpc::BoundSocket> bound = ttrpc::ListenUnix(flags.socket_path);
     if (!bound.ok())

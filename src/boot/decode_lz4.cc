@@ -53,12 +53,11 @@ class Lz4Decoder final : public PayloadDecoder {
     CHECK(AtBlock());
     ASSIGN_OR_RETURN(const size_t packed_bytes, NextBlock());
     if (packed_bytes == 0) return std::nullopt;
-    Block block{.file_offset = source_.offset(),
-                .packed_bytes = packed_bytes,
-                .unpacked_bytes = kBlockBytes,
-                .unpack = &UnpackBlock};
+    const Block block{.file_offset = source_.offset(),
+                      .packed_bytes = packed_bytes,
+                      .unpacked_bytes = kBlockBytes,
+                      .unpack = &Decompress};
     source_.Skip(packed_bytes);
-    block.is_last = source_.left() <= kAppendedSizeBytes;
     return block;
   }
   [[nodiscard]] bool AtBlock() const override { return unread_.empty(); }
@@ -92,15 +91,6 @@ class Lz4Decoder final : public PayloadDecoder {
     const std::span<uint8_t> packed = packed_.bytes().first(packed_bytes);
     RETURN_IF_ERROR(source_.Take(packed));
     return Decompress(packed, out);
-  }
-
-  static absl::StatusOr<size_t> UnpackBlock(const Block& block, std::span<const uint8_t> packed,
-                                            std::span<uint8_t> out) {
-    ASSIGN_OR_RETURN(const size_t n, Decompress(packed, out));
-    if (n < block.unpacked_bytes && !block.is_last) {
-      return absl::InvalidArgumentError("lz4 data is corrupt: a short block that isn't the last");
-    }
-    return n;
   }
 
   static absl::StatusOr<size_t> Decompress(std::span<const uint8_t> packed,

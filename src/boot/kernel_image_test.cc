@@ -227,7 +227,7 @@ TEST(KernelImageTest, Lz4BlocksMayBeginShort) {
 TEST(KernelImageTest, AShortLz4BlockBetweenFullOnesIsRefused) {
   ExpectRefused(
       BuildBzImage(PackLz4Blocks(BuildElf(LargeElf()), {8 * kMiB, 5 * kMiB}), SetLargeInitSize),
-      absl::StatusCode::kInvalidArgument, "short block", 64);
+      absl::StatusCode::kInvalidArgument, "a short one", 64);
 }
 
 TEST(KernelImageTest, TruncationBetweenLz4BlocksIsRefused) {

@@ -45,10 +45,9 @@ class PayloadDecoder {
     uint64_t file_offset = 0;
     size_t packed_bytes = 0;
     size_t unpacked_bytes = 0;  // of the last one at most that
-    bool is_last = false;
     // Unpacks `packed` to `out`, of unpacked_bytes: how many it were. InvalidArgument for corrupt
-    // data, and for too little of a block that isn't the last.
-    absl::StatusOr<size_t> (*unpack)(const Block& block, std::span<const uint8_t> packed,
+    // data.
+    absl::StatusOr<size_t> (*unpack)(std::span<const uint8_t> packed,
                                      std::span<uint8_t> out) = nullptr;
   };
   // Whether TakeBlock may be called instead of Read: the format has independent blocks, and the

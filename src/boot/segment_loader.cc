@@ -144,16 +144,20 @@ absl::Status SegmentLoader::LoadBlock(Shared& shared, const BootFile& file,
   size_t n = 0;
   if (const std::span<uint8_t> in_place = InPlace(shared, position, block.unpacked_bytes);
       !in_place.empty()) {
-    ASSIGN_OR_RETURN(n, block.unpack(block, packed, in_place));
+    ASSIGN_OR_RETURN(n, block.unpack(packed, in_place));
   } else {
     ASSIGN_OR_RETURN(Mapping buffer, TakeBuffer(shared, buffer_bytes));
     const std::span<uint8_t> out = buffer.bytes().first(block.unpacked_bytes);
-    ASSIGN_OR_RETURN(n, block.unpack(block, packed, out));
+    ASSIGN_OR_RETURN(n, block.unpack(packed, out));
     Deposit(shared, position, out.first(n));
     GiveBack(shared, std::move(buffer));
   }
   GiveBack(shared, std::move(packed_buffer));
-  return block.is_last && position + n < file_end ? Truncated() : absl::OkStatus();
+  if (position + n < std::min(position + block.unpacked_bytes, file_end)) {
+    return absl::InvalidArgumentError(
+        "ELF file is truncated, or packed in blocks of which a short one isn't the last");
+  }
+  return absl::OkStatus();
 }
 
 absl::Status SegmentLoader::ResolveTargets(const ElfImage& image) {

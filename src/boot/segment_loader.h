@@ -63,14 +63,14 @@ class SegmentLoader {
   static absl::Status LoadBlock(Shared& shared, const BootFile& file,
                                 const PayloadDecoder::Block& block, uint64_t position,
                                 uint64_t file_end);
-  // A buffer of at least `bytes`; those of one loading are all for the same number.
+  // A buffer of at least `bytes`.
   static absl::StatusOr<Mapping> TakeBuffer(Shared& shared, size_t bytes);
   static void GiveBack(Shared& shared, Mapping buffer);
   // Has the first `bytes` of `buffer`, which lie at `file_offset`, copied to where they belong.
   void Submit(uint64_t file_offset, Mapping buffer, size_t bytes);
   static void Deposit(const Shared& shared, uint64_t file_offset, std::span<const uint8_t> bytes);
-  // Guest RAM that [file_offset, file_offset + bytes) belongs to as a whole and that has its huge
-  // pages now; empty: there is none.
+  // Guest RAM that [file_offset, file_offset + bytes) belongs to as a whole, once huge pages
+  // have been asked for; empty: there is none, or none are wanted.
   static std::span<uint8_t> InPlace(const Shared& shared, uint64_t file_offset, size_t bytes);
 
   memory::GuestMemory& memory_;

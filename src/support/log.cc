@@ -1,17 +1,24 @@
 #include "support/log.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/base_sink.h>
 #include <spdlog/spdlog.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
+#include <climits>
+#include <cstdlib>
 #include <memory>
 
 #include "absl/strings/str_cat.h"
+#include "support/unique_fd.h"
 
 namespace bothy {
 namespace {
@@ -30,12 +37,16 @@ spdlog::level::level_enum ToSpdlog(LogLevel level) {
   return spdlog::level::err;
 }
 
+// What is longer is cut, so that a record with its frame fits kMaxLogRecordBytes.
+constexpr size_t kMaxMessageBytes = 2500;
+constexpr size_t kMaxNameBytes = 600;
+
 // Escapes for a JSON string and, in text form, keeps a record on one line whatever a guest or peer
-// put in it.
-std::string Escape(std::string_view text) {
+// put in it. At most `limit` bytes and an ellipsis.
+std::string Escape(std::string_view text, size_t limit) {
   std::string out;
-  out.reserve(text.size() + 2);
   for (const char c : text) {
+    if (out.size() + 6 > limit) return out + "...";
     const auto byte = static_cast<unsigned char>(c);
     if (c == '"' || c == '\\') {
       out.push_back('\\');
@@ -54,10 +65,12 @@ std::string Escape(std::string_view text) {
   return out;
 }
 
-std::string OneLine(std::string_view text) {
-  bool clean = true;
-  for (const char c : text) clean = clean && static_cast<unsigned char>(c) >= 0x20 && c != 0x7f;
-  return clean ? std::string(text) : Escape(text);
+std::string OneLine(std::string_view text, size_t limit) {
+  bool clean = text.size() <= limit;
+  for (const char c : text.substr(0, limit)) {
+    clean = clean && static_cast<unsigned char>(c) >= 0x20 && c != 0x7f;
+  }
+  return clean ? std::string(text) : Escape(text, limit);
 }
 
 std::string ThreadName() {
@@ -66,10 +79,26 @@ std::string ThreadName() {
   return name.data();
 }
 
-// Standard error, written to only while it takes a whole record at once.
+// Standard error, or a way to it that never waits.
 class StandardErrorSink final : public spdlog::sinks::base_sink<std::mutex> {
  public:
-  StandardErrorSink() : colours_(::isatty(STDERR_FILENO) == 1) {}
+  // Takes what standard error is now.
+  void Open(LogFormat format) {
+    const std::lock_guard lock(mutex_);
+    format_ = format;
+    const bool is_terminal = ::isatty(STDERR_FILENO) == 1;
+    const char* const terminal = std::getenv("TERM");
+    colours_ = is_terminal && terminal != nullptr && std::string_view(terminal) != "dumb";
+    unsent_.clear();
+    struct stat info {};
+    // Of a terminal or pipe a description of our own: O_NONBLOCK on the one that we were given
+    // would be everybody's who shares it.
+    own_.Reset();
+    if (::fstat(STDERR_FILENO, &info) == 0 && (is_terminal || S_ISFIFO(info.st_mode))) {
+      own_.Reset(::open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+    }
+    is_socket_ = S_ISSOCK(info.st_mode);
+  }
 
  protected:
   void sink_it_(const spdlog::details::log_msg& record) override {
@@ -80,16 +109,9 @@ class StandardErrorSink final : public spdlog::sinks::base_sink<std::mutex> {
       line.insert(record.color_range_end, "\033[m");
       line.insert(record.color_range_start, Colour(record.level));
     }
-    if (line.size() > kMaxLogRecordBytes) {
-      constexpr std::string_view kCut = "...\n";
-      line.resize(kMaxLogRecordBytes - kCut.size());
-      line += kCut;
-    }
-    if (dropped_ > 0 &&
-        Write(absl::StrCat("(", dropped_, " records dropped: nobody read them)\n"))) {
-      dropped_ = 0;
-    }
-    if (dropped_ > 0 || !Write(line)) ++dropped_;
+    // Together with the record: small room that takes only the notice would see it again and again.
+    if (dropped_ > 0) line.insert(0, Dropped());
+    dropped_ = Send() && Begin(std::move(line)) ? 0 : dropped_ + 1;
   }
   void flush_() override {}
 
@@ -99,18 +121,57 @@ class StandardErrorSink final : public spdlog::sinks::base_sink<std::mutex> {
     return level == spdlog::level::warn ? "\033[33m" : "\033[32m";
   }
 
-  static bool Write(std::string_view line) {
-    pollfd fd{.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
-    if (::poll(&fd, 1, 0) != 1 || (fd.revents & POLLOUT) == 0) return false;
-    ssize_t written;
-    do {
-      written = ::write(STDERR_FILENO, line.data(), line.size());
-    } while (written < 0 && errno == EINTR);
-    return written >= 0;
+  [[nodiscard]] std::string Dropped() const {
+    const std::string message = absl::StrCat(dropped_, " records dropped: nobody read them");
+    return format_ == LogFormat::kJson
+               ? absl::StrCat(R"({"level":"warning","component":"log","message":")", message,
+                              "\"}\n")
+               : absl::StrCat("(", message, ")\n");
   }
 
-  const bool colours_;
-  uint64_t dropped_ = 0;  // guarded by base_sink's mutex
+  // Writes `line`, of which the rest may wait in unsent_; false when nothing of it could be
+  // written.
+  bool Begin(std::string line) {
+    const size_t size = line.size();
+    unsent_ = std::move(line);
+    if (Send() || unsent_.size() < size) return true;
+    unsent_.clear();
+    return false;
+  }
+
+  // Writes what is left of a record; whether all of it is out.
+  bool Send() {
+    while (!unsent_.empty()) {
+      const ssize_t written = WriteSome();
+      if (written < 0 && errno == EINTR) continue;
+      if (written < 0) return false;
+      unsent_.erase(0, static_cast<size_t>(written));
+    }
+    return true;
+  }
+
+  ssize_t WriteSome() {
+    if (is_socket_) {
+      return ::send(STDERR_FILENO, unsent_.data(), unsent_.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+    }
+    if (own_.valid()) return ::write(own_.get(), unsent_.data(), unsent_.size());
+    // A file; or what may not be opened again (another user's), of which poll(2) promises that much
+    // room in a pipe and some in a terminal.
+    pollfd fd{.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
+    if (::poll(&fd, 1, 0) != 1 || (fd.revents & POLLOUT) == 0) {
+      errno = EAGAIN;
+      return -1;
+    }
+    return ::write(STDERR_FILENO, unsent_.data(), std::min<size_t>(unsent_.size(), PIPE_BUF));
+  }
+
+  // All guarded by base_sink's mutex.
+  LogFormat format_ = LogFormat::kText;
+  bool is_socket_ = false;
+  bool colours_ = false;
+  UniqueFd own_;
+  std::string unsent_;  // of a record that is partly out
+  uint64_t dropped_ = 0;
 };
 
 struct State {
@@ -118,7 +179,7 @@ struct State {
   LogFormat format = LogFormat::kText;     // guarded by mutex
   std::string log_id;                      // guarded by mutex
   std::shared_ptr<spdlog::logger> logger;  // set once
-  std::shared_ptr<spdlog::sinks::sink> sink;
+  std::shared_ptr<StandardErrorSink> sink;
 
   State() {
     sink = std::make_shared<StandardErrorSink>();
@@ -129,6 +190,7 @@ struct State {
 
   void SetPattern(LogFormat to) {
     format = to;
+    sink->Open(to);
     logger->set_pattern(to == LogFormat::kJson ? "%v" : "%Y-%m-%dT%H:%M:%S.%f%z %^%L%$ %v");
   }
 };
@@ -150,7 +212,7 @@ void ConfigureLogging(const LogOptions& options) {
 void SetLogId(std::string_view id) {
   State& state = GlobalState();
   const std::lock_guard lock(state.mutex);
-  state.log_id = OneLine(id);
+  state.log_id = OneLine(id, kMaxNameBytes);
 }
 
 void Log(LogLevel level, std::string_view component, std::string_view message) {
@@ -165,7 +227,8 @@ void Log(LogLevel level, std::string_view component, std::string_view message) {
   }
   if (format == LogFormat::kText) {
     const std::string tag = id.empty() ? std::string() : absl::StrCat("[", id, "] ");
-    state.logger->log(ToSpdlog(level), "{}{}: {}", tag, component, OneLine(message));
+    state.logger->log(ToSpdlog(level), "{}{}: {}", tag, component,
+                      OneLine(message, kMaxMessageBytes));
     return;
   }
   const auto now = std::chrono::system_clock::now().time_since_epoch();
@@ -173,8 +236,9 @@ void Log(LogLevel level, std::string_view component, std::string_view message) {
   state.logger->log(
       ToSpdlog(level),
       R"({{"time_us":{},"level":"{}","thread":"{}","log_id":"{}","component":"{}","message":"{}"}})",
-      micros, spdlog::level::to_string_view(ToSpdlog(level)), Escape(ThreadName()), Escape(id),
-      Escape(component), Escape(message));
+      micros, spdlog::level::to_string_view(ToSpdlog(level)), Escape(ThreadName(), kMaxNameBytes),
+      Escape(id, kMaxNameBytes), Escape(component, kMaxNameBytes),
+      Escape(message, kMaxMessageBytes));
 }
 
 void LogLimiter::Log(LogLevel level, std::string_view component, std::string_view message) {

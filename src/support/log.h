@@ -19,7 +19,6 @@
 
 namespace bothy {
 
-// What poll(2) promises to find room for in a pipe that is writable (PIPE_BUF).
 inline constexpr size_t kMaxLogRecordBytes = 4096;
 
 enum class LogLevel { kDebug, kInfo, kWarning, kError };
@@ -30,7 +29,8 @@ struct LogOptions {
   LogFormat format = LogFormat::kText;
 };
 
-// Sets level and format; records written before it use LogOptions{}.
+// Sets level and format, and takes what standard error is now; records written before it use
+// LogOptions{}.
 void ConfigureLogging(const LogOptions& options);
 // The id that every following record carries; empty: none.
 void SetLogId(std::string_view id);

@@ -15,7 +15,7 @@ namespace {
 using machine::MachineConfig;
 using machine::PowerAction;
 
-constexpr size_t kMaxLogIdBytes = 1024;
+constexpr size_t kMaxLogIdBytes = 256;
 
 absl::Status Invalid(const std::string& path, const std::string& problem) {
   return absl::InvalidArgumentError(absl::StrCat(path, ": ", problem));
@@ -109,6 +109,15 @@ absl::Status RefuseDevices(const ::vmservice::VMConfig& config) {
   return absl::OkStatus();
 }
 
+// Without "." and empty components. ".." stays: what it leads to is the host's to say.
+std::string PlainPath(const std::string& path) {
+  std::filesystem::path plain;
+  for (const std::filesystem::path& part : std::filesystem::path(path)) {
+    if (!part.empty() && part != ".") plain /= part;
+  }
+  return plain.string();
+}
+
 absl::Status TranslateSerial(const ::vmservice::VMConfig& config, MachineConfig& out) {
   std::map<uint32_t, int> by_port;
   std::map<std::string, int> by_path;
@@ -123,9 +132,7 @@ absl::Status TranslateSerial(const ::vmservice::VMConfig& config, MachineConfig&
       return Invalid(path + ".port", absl::StrCat("COM", port.port() + 1, " is ports[",
                                                   first->second, "] already"));
     }
-    const std::string normal =
-        std::filesystem::path(port.socket_path()).lexically_normal().string();
-    if (const auto [first, added] = by_path.emplace(normal, i); !added) {
+    if (const auto [first, added] = by_path.emplace(PlainPath(port.socket_path()), i); !added) {
       return Invalid(path + ".socket_path",
                      absl::StrCat("is the socket of ports[", first->second, "] already"));
     }

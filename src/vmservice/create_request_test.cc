@@ -122,9 +122,9 @@ TEST(CreateRequestTest, TheHostUnpacksOnRequestToo) {
 
 TEST(CreateRequestTest, LogIdsHaveALimit) {
   wire::CreateVMRequest request = Request("");
-  request.set_log_id(std::string(1024, 'i'));
+  request.set_log_id(std::string(256, 'i'));
   EXPECT_TRUE(TranslateCreateRequest(request).ok());
-  request.set_log_id(std::string(1025, 'i'));
+  request.set_log_id(std::string(257, 'i'));
   EXPECT_THAT(StatusOf(request), IsAbout(StatusCode::kInvalidArgument, "log_id"));
 }
 
@@ -236,7 +236,7 @@ INSTANTIATE_TEST_SUITE_P(
                 kInvalid,
                 "config.serial_config.ports[1].socket_path: is the socket of ports[0] already"},
         Refusal{"serial_config { ports { port: 0 socket_path: '/a/s' } "
-                "ports { port: 1 socket_path: '/a/./b/..//s' } }",
+                "ports { port: 1 socket_path: '/a/.//./s' } }",
                 kInvalid,
                 "config.serial_config.ports[1].socket_path: is the socket of ports[0] already"}));
 
