@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "support/status.h"
 #include "support/unique_fd.h"
 
 namespace bothy::bench {
@@ -25,6 +26,13 @@ inline int64_t Nanoseconds(Clock::duration duration) {
 
 // Ends the benchmark with a line on standard error.
 [[noreturn]] void Fail(std::string_view what);
+
+// The value of a call that must have succeeded.
+template <typename T>
+T Require(absl::StatusOr<T> result, std::string_view call) {
+  if (!result.ok()) Fail(std::string(call) + ": " + std::string(result.status().message()));
+  return *std::move(result);
+}
 
 // A child process that is killed, if it still runs, when the object goes; it also ends with the
 // benchmark, however that ends.

@@ -10,26 +10,22 @@
 // (of KVM's counters, usually /sys/kernel/debug/kvm).
 //
 // Prints one line of JSON with moments in ns since just before the fork, by name, in order.
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <fstream>
-#include <functional>
-#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "bench/arguments.h"
 #include "bench/process.h"
 #include "support/unique_fd.h"
+#include "support/unix_socket.h"
 #include "ttrpc/client.h"
 #include "vmservice.ttrpc.h"
 
@@ -38,7 +34,7 @@ namespace {
 
 constexpr std::string_view kInitLine = "bothy-guest: init ";
 
-struct Options {
+struct Settings {
   std::string label = "vmm";
   std::string kernel;
   std::string initrd;
@@ -71,19 +67,6 @@ std::optional<int64_t> CompleteNumber(std::string_view text) {
   return std::strtoll(std::string(text.substr(0, digits)).c_str(), nullptr, 10);
 }
 
-// A connection to a console.
-UniqueFd ConnectUnix(const std::string& path) {
-  UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof address.sun_path) Fail("too long a path: " + path);
-  std::memcpy(address.sun_path, path.data(), path.size());
-  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
-    Fail(path + ": " + std::strerror(errno));
-  }
-  return fd;
-}
-
 // What is read from the guest's console, and when things happened.
 class Timeline {
  public:
@@ -105,15 +88,15 @@ class Timeline {
     while (console_.find(until) == std::string::npos) ReadMore(fd);
   }
 
-  void Print(const Options& options) const {
-    if (!options.console.empty()) std::ofstream(options.console) << console_;
+  void Print(const Settings& settings) const {
+    if (!settings.console.empty()) std::ofstream(settings.console) << console_;
     std::printf("{\"label\": \"%s\", \"guest_monotonic\": %lld, \"console_bytes\": %zu",
-                options.label.c_str(), static_cast<long long>(guest_monotonic_), console_.size());
+                settings.label.c_str(), static_cast<long long>(guest_monotonic_), console_.size());
     for (const auto& [name, moment] : moments_) {
       std::printf(", \"%s\": %lld", name.c_str(), static_cast<long long>(moment));
     }
     // While the VM is there: KVM's counters go with it.
-    const auto counters = ReadKvmCounters(options.kvm);
+    const auto counters = ReadKvmCounters(settings.kvm);
     for (size_t i = 0; i < counters.size(); ++i) {
       std::printf("%s\"%s\": %lld", i == 0 ? ", \"kvm\": {" : ", ", counters[i].first.c_str(),
                   static_cast<long long>(counters[i].second));
@@ -154,86 +137,75 @@ class Timeline {
   int64_t guest_monotonic_ = 0;  // the guest's clock when init wrote its line, ns
 };
 
-template <typename T>
-T Require(absl::StatusOr<T> result, std::string_view call) {
-  if (!result.ok()) Fail(std::string(call) + ": " + std::string(result.status().message()));
-  return *std::move(result);
-}
-
-vmservice::CreateVMRequest CreateRequest(const Options& options, const std::string& console) {
+vmservice::CreateVMRequest CreateRequest(const Settings& settings, const std::string& console) {
   vmservice::CreateVMRequest request;
   vmservice::VMConfig& config = *request.mutable_config();
-  config.mutable_memory_config()->set_memory_mb(options.memory_mib);
+  config.mutable_memory_config()->set_memory_mb(settings.memory_mib);
   config.mutable_memory_config()->set_allow_overcommit(true);
-  config.mutable_processor_config()->set_processor_count(options.cpus);
-  config.mutable_direct_boot()->set_kernel_path(options.kernel);
-  config.mutable_direct_boot()->set_initrd_path(options.initrd);
-  config.mutable_direct_boot()->set_kernel_cmdline(options.cmdline);
+  config.mutable_processor_config()->set_processor_count(settings.cpus);
+  config.mutable_direct_boot()->set_kernel_path(settings.kernel);
+  config.mutable_direct_boot()->set_initrd_path(settings.initrd);
+  config.mutable_direct_boot()->set_kernel_cmdline(settings.cmdline);
   vmservice::SerialConfig::Config& port = *config.mutable_serial_config()->add_ports();
   port.set_port(0);
   port.set_socket_path(console);
   return request;
 }
 
-void BootServer(const Options& options, const std::string& bothy) {
+void BootServer(const Settings& settings, const std::string& bothy) {
   const Folder folder;
   const std::string errors = folder.File("errors");
   Process process({bothy, "--ttrpc", folder.File("server")}, errors);
-  const Time deadline = process.started() + options.timeout;
+  const Time deadline = process.started() + settings.timeout;
   Timeline timeline(process.started(), deadline, errors);
   if (!process.WaitForEndOfOutput(deadline)) Fail("the server isn't ready in time");
   timeline.Note("ready");
   const auto connection = Require(ttrpc::Client::Connect(folder.File("server")), Tail(errors));
   vmservice::VMClient vm(*connection);
   const std::string console = folder.File("com1");
-  Require(vm.CreateVM(CreateRequest(options, console)), "CreateVM");
+  Require(vm.CreateVM(CreateRequest(settings, console)), "CreateVM");
   timeline.Note("created");
-  const UniqueFd serial = ConnectUnix(console);
+  const UniqueFd serial = Require(ConnectUnix(console, ConnectMode::kBlocking), "the console");
   Require(vm.ResumeVM({}), "ResumeVM");
   timeline.Note("resumed");
-  timeline.ReadConsole(serial.get(), options.until);
-  timeline.Print(options);
+  timeline.ReadConsole(serial.get(), settings.until);
+  timeline.Print(settings);
   Require(vm.Quit({}), "Quit");
   if (process.Wait() != 0) Fail("the server didn't end well:\n" + Tail(errors));
 }
 
-void BootCommand(const Options& options, const std::vector<std::string>& command) {
+void BootCommand(const Settings& settings, const std::vector<std::string>& command) {
   const Folder folder;
   const std::string errors = folder.File("errors");
   const Process process(command, errors);
-  Timeline timeline(process.started(), process.started() + options.timeout, errors);
-  timeline.ReadConsole(process.output(), options.until);
-  timeline.Print(options);
+  Timeline timeline(process.started(), process.started() + settings.timeout, errors);
+  timeline.ReadConsole(process.output(), settings.until);
+  timeline.Print(settings);
 }
 
-int Main(std::vector<std::string> words) {
-  Options options;
-  const std::map<std::string_view, std::function<void(const std::string&)>> setters{
-      {"--label", [&](const std::string& value) { options.label = value; }},
-      {"--kernel", [&](const std::string& value) { options.kernel = value; }},
-      {"--initrd", [&](const std::string& value) { options.initrd = value; }},
-      {"--cmdline", [&](const std::string& value) { options.cmdline = value; }},
-      {"--cpus", [&](const std::string& value) { options.cpus = std::stoul(value); }},
-      {"--memory", [&](const std::string& value) { options.memory_mib = std::stoull(value); }},
-      {"--timeout",
-       [&](const std::string& value) {
-         options.timeout = std::chrono::seconds(std::stoul(value));
-       }},
-      {"--console", [&](const std::string& value) { options.console = value; }},
-      {"--until", [&](const std::string& value) { options.until = value; }},
-      {"--kvm", [&](const std::string& value) { options.kvm = value; }},
-  };
-  size_t at = 0;
-  for (; at + 1 < words.size() && setters.contains(words[at]); at += 2) {
-    setters.at(words[at])(words[at + 1]);
-  }
-  const std::string mode = at < words.size() ? words[at] : "";
-  words.erase(words.begin(),
-              words.begin() + static_cast<ptrdiff_t>(std::min(at + 1, words.size())));
+int Main(const std::vector<std::string>& all_words) {
+  Settings settings;
+  const auto [mode, words] = TakeOptions(
+      all_words,
+      {
+          {"--label", [&](const std::string& value) { settings.label = value; }},
+          {"--kernel", [&](const std::string& value) { settings.kernel = value; }},
+          {"--initrd", [&](const std::string& value) { settings.initrd = value; }},
+          {"--cmdline", [&](const std::string& value) { settings.cmdline = value; }},
+          {"--cpus", [&](const std::string& value) { settings.cpus = std::stoul(value); }},
+          {"--memory", [&](const std::string& value) { settings.memory_mib = std::stoull(value); }},
+          {"--timeout",
+           [&](const std::string& value) {
+             settings.timeout = std::chrono::seconds(std::stoul(value));
+           }},
+          {"--console", [&](const std::string& value) { settings.console = value; }},
+          {"--until", [&](const std::string& value) { settings.until = value; }},
+          {"--kvm", [&](const std::string& value) { settings.kvm = value; }},
+      });
   if (mode == "server" && words.size() == 1) {
-    BootServer(options, words[0]);
+    BootServer(settings, words[0]);
   } else if (mode == "command" && !words.empty()) {
-    BootCommand(options, words);
+    BootCommand(settings, words);
   } else {
     Fail("usage: bench_boot [OPTION VALUE]... server BOTHY | command WORD...");
   }

@@ -11,25 +11,21 @@
 //
 // Prints one line of JSON; times are in ns, `server`'s and `qmp`'s since just before the fork.
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
-#include <functional>
-#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "bench/arguments.h"
 #include "bench/process.h"
 #include "bench/startup/bare_vm.h"
 #include "bench/startup/private_memory.h"
 #include "bench/startup/tiny_kernel.h"
 #include "support/unique_fd.h"
+#include "support/unix_socket.h"
 #include "ttrpc/client.h"
 #include "vmservice.ttrpc.h"
 
@@ -38,22 +34,16 @@ namespace {
 
 constexpr std::chrono::seconds kTimeout{60};
 
-struct Options {
+struct Settings {
   std::string label = "vmm";
   uint64_t memory_mib = 256;
   std::string ram = "guest-ram";
 };
 
-template <typename T>
-T Require(absl::StatusOr<T> result, std::string_view call) {
-  if (!result.ok()) Fail(std::string(call) + ": " + std::string(result.status().message()));
-  return *std::move(result);
-}
-
-vmservice::CreateVMRequest CreateRequest(const Options& options, const std::string& kernel) {
+vmservice::CreateVMRequest CreateRequest(const Settings& settings, const std::string& kernel) {
   vmservice::CreateVMRequest request;
   vmservice::VMConfig& config = *request.mutable_config();
-  config.mutable_memory_config()->set_memory_mb(options.memory_mib);
+  config.mutable_memory_config()->set_memory_mb(settings.memory_mib);
   config.mutable_memory_config()->set_allow_overcommit(true);
   config.mutable_processor_config()->set_processor_count(1);
   config.mutable_direct_boot()->set_kernel_path(kernel);
@@ -66,11 +56,11 @@ void PrintMemory(const PrivateMemory& memory) {
               static_cast<unsigned long long>(memory.dirty_kib));
 }
 
-void MeasureServer(const Options& options, const std::string& bothy) {
+void MeasureServer(const Settings& settings, const std::string& bothy) {
   const Folder folder;
   const std::string errors = folder.File("errors");
   WriteTinyKernel(folder.File("kernel"));
-  const vmservice::CreateVMRequest request = CreateRequest(options, folder.File("kernel"));
+  const vmservice::CreateVMRequest request = CreateRequest(settings, folder.File("kernel"));
 
   Process process({bothy, "--ttrpc", folder.File("server")}, errors);
   if (!process.WaitForEndOfOutput(process.started() + kTimeout)) Fail("the server isn't ready");
@@ -80,27 +70,13 @@ void MeasureServer(const Options& options, const std::string& bothy) {
   Require(vm.CreateVM(request), "CreateVM");
   const Time created = Clock::now();
 
-  const PrivateMemory memory = ReadPrivateMemory(process.pid(), options.ram);
+  const PrivateMemory memory = ReadPrivateMemory(process.pid(), settings.ram);
   Require(vm.Quit({}), "Quit");
   if (process.Wait() != 0) Fail("the server didn't end well:\n" + Tail(errors));
-  std::printf("{\"label\": \"%s\", \"ready\": %lld, \"created\": %lld", options.label.c_str(),
+  std::printf("{\"label\": \"%s\", \"ready\": %lld, \"created\": %lld", settings.label.c_str(),
               static_cast<long long>(Nanoseconds(ready - process.started())),
               static_cast<long long>(Nanoseconds(created - process.started())));
   PrintMemory(memory);
-}
-
-// A listening Unix socket.
-UniqueFd ListenUnix(const std::string& path) {
-  UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof address.sun_path) Fail("too long a path: " + path);
-  std::memcpy(address.sun_path, path.data(), path.size());
-  if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
-      ::listen(fd.get(), 1) != 0) {
-    Fail(path + ": " + std::strerror(errno));
-  }
-  return fd;
 }
 
 // One line of QMP from `fd`.
@@ -122,11 +98,12 @@ void Ask(int fd, std::string_view command, Time deadline) {
   if (answer.find("\"return\"") == std::string::npos) Fail("QMP: " + answer);
 }
 
-void MeasureQmp(const Options& options, std::vector<std::string> command) {
+void MeasureQmp(const Settings& settings, std::vector<std::string> command) {
   const Folder folder;
   const std::string path = folder.File("qmp");
   // QEMU connects to us: no time goes by between its readiness and our notice of it.
-  const UniqueFd listener = ListenUnix(path);
+  UnixListener bound = Require(UnixListener::Create(path), "the QMP socket");
+  const UniqueFd listener = bound.TakeSocket();
   command.insert(command.end(), {"-qmp", "unix:" + path});
 
   const std::string errors = folder.File("errors");
@@ -142,8 +119,8 @@ void MeasureQmp(const Options& options, std::vector<std::string> command) {
   Ask(qmp.get(), "query-status", deadline);
   const Time answer = Clock::now();
 
-  const PrivateMemory memory = ReadPrivateMemory(process.pid(), options.ram);
-  std::printf("{\"label\": \"%s\", \"greeting\": %lld, \"answer\": %lld", options.label.c_str(),
+  const PrivateMemory memory = ReadPrivateMemory(process.pid(), settings.ram);
+  std::printf("{\"label\": \"%s\", \"greeting\": %lld, \"answer\": %lld", settings.label.c_str(),
               static_cast<long long>(Nanoseconds(greeting - process.started())),
               static_cast<long long>(Nanoseconds(answer - process.started())));
   PrintMemory(memory);
@@ -157,10 +134,10 @@ void PrintArray(std::string_view name, const std::vector<Clock::duration>& value
   std::printf("]");
 }
 
-void MeasureCreate(const Options& options, const std::string& bothy, size_t rounds) {
+void MeasureCreate(const Settings& settings, const std::string& bothy, size_t rounds) {
   const Folder folder;
   WriteTinyKernel(folder.File("kernel"));
-  const vmservice::CreateVMRequest request = CreateRequest(options, folder.File("kernel"));
+  const vmservice::CreateVMRequest request = CreateRequest(settings, folder.File("kernel"));
   Process process({bothy, "--ttrpc", folder.File("server")}, folder.File("errors"));
   if (!process.WaitForEndOfOutput(process.started() + kTimeout)) Fail("the server isn't ready");
   const auto connection = Require(ttrpc::Client::Connect(folder.File("server")), "connecting");
@@ -177,7 +154,7 @@ void MeasureCreate(const Options& options, const std::string& bothy, size_t roun
     const Time after_call = Clock::now();
     Require(vm.TeardownVM({}), "TeardownVM");
     const Time after_teardown = Clock::now();
-    const BareVm reference(host, options.memory_mib << 20);
+    const BareVm reference(host, settings.memory_mib << 20);
     const Time after_bare = Clock::now();
     if (round == 0) continue;
     calls.push_back(after_call - before_call);
@@ -185,33 +162,28 @@ void MeasureCreate(const Options& options, const std::string& bothy, size_t roun
     bare.push_back(after_bare - after_teardown);
   }
   Require(vm.Quit({}), "Quit");
-  std::printf("{\"label\": \"%s\"", options.label.c_str());
+  std::printf("{\"label\": \"%s\"", settings.label.c_str());
   PrintArray("create", calls);
   PrintArray("teardown", teardowns);
   PrintArray("bare", bare);
   std::printf("}\n");
 }
 
-int Main(std::vector<std::string> words) {
-  Options options;
-  const std::map<std::string_view, std::function<void(const std::string&)>> setters{
-      {"--label", [&](const std::string& value) { options.label = value; }},
-      {"--memory", [&](const std::string& value) { options.memory_mib = std::stoull(value); }},
-      {"--ram", [&](const std::string& value) { options.ram = value; }},
-  };
-  size_t at = 0;
-  for (; at + 1 < words.size() && setters.contains(words[at]); at += 2) {
-    setters.at(words[at])(words[at + 1]);
-  }
-  const std::string mode = at < words.size() ? words[at] : "";
-  words.erase(words.begin(),
-              words.begin() + static_cast<ptrdiff_t>(std::min(at + 1, words.size())));
+int Main(const std::vector<std::string>& all_words) {
+  Settings settings;
+  const auto [mode, words] = TakeOptions(
+      all_words,
+      {
+          {"--label", [&](const std::string& value) { settings.label = value; }},
+          {"--memory", [&](const std::string& value) { settings.memory_mib = std::stoull(value); }},
+          {"--ram", [&](const std::string& value) { settings.ram = value; }},
+      });
   if (mode == "server" && words.size() == 1) {
-    MeasureServer(options, words[0]);
+    MeasureServer(settings, words[0]);
   } else if (mode == "qmp" && !words.empty()) {
-    MeasureQmp(options, words);
+    MeasureQmp(settings, words);
   } else if (mode == "create" && words.size() == 2) {
-    MeasureCreate(options, words[0], std::stoul(words[1]));
+    MeasureCreate(settings, words[0], std::stoul(words[1]));
   } else {
     Fail("usage: bench_startup [OPTION VALUE]... server BOTHY | qmp WORD... | create BOTHY ROUNDS");
   }

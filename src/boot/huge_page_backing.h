@@ -23,8 +23,8 @@ class HugePageBacking {
   HugePageBacking(memory::GuestMemory& memory, const std::vector<memory::AddressRange>& ranges);
 
   // Returns when the pieces that overlap [gpa, gpa + size) are backed; while another thread is at
-  // one of them, this one backs others. Whether they cover the whole range, even
-  // where the host had no huge pages to give. Thread-safe.
+  // one of them, this one backs others. Whether they cover the whole range, even where the host had
+  // no huge pages to give. Thread-safe.
   bool Back(uint64_t gpa, uint64_t size);
   // Has all pieces backed, from the first on, by helpers that have nothing else to do. This object
   // outlives the tasks.

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include <cstring>
+#include <memory>
 
 namespace bothy::boot {
 namespace {
