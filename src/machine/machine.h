@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <stop_token>
 
 #include "chipset/power.h"
 #include "machine/config.h"
@@ -45,8 +46,9 @@ class Machine {
 
 // Builds a paused machine. All or nothing: a failure leaves the host as it was. Errors begin with
 // the field at fault
-// ("memory_config.memory_mb: ..."). May block.
-using MachineFactory =
-    std::function<absl::StatusOr<std::unique_ptr<Machine>>(const MachineConfig&, PowerObserver)>;
+// ("memory_config.memory_mb: ..."). May block; gives up with Cancelled soon after a stop is
+// requested.
+using MachineFactory = std::function<absl::StatusOr<std::unique_ptr<Machine>>(
+    const MachineConfig&, PowerObserver, const std::stop_token&)>;
 
 }  // namespace bothy::machine

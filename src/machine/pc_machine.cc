@@ -34,7 +34,7 @@ class PcMachine final : public Machine, private chipset::PowerSink {
  public:
   static absl::StatusOr<std::unique_ptr<Machine>> Create(
       std::shared_ptr<hypervisor::Hypervisor> hypervisor, EventLoop& control,
-      const MachineConfig& config, PowerObserver observer);
+      const MachineConfig& config, PowerObserver observer, const std::stop_token& stop);
   ~PcMachine() override;
 
   absl::Status Resume() override;
@@ -71,7 +71,7 @@ class PcMachine final : public Machine, private chipset::PowerSink {
 
 absl::StatusOr<std::unique_ptr<Machine>> PcMachine::Create(
     std::shared_ptr<hypervisor::Hypervisor> hypervisor, EventLoop& control,
-    const MachineConfig& config, PowerObserver observer) {
+    const MachineConfig& config, PowerObserver observer, const std::stop_token& stop) {
   const hypervisor::HostLimits& limits = hypervisor->limits();
   if (config.processors.count > limits.max_vcpus) {
     return absl::InvalidArgumentError(
@@ -92,7 +92,8 @@ absl::StatusOr<std::unique_ptr<Machine>> PcMachine::Create(
       std::unique_ptr<PcMachine>(new PcMachine(std::move(hypervisor), config, std::move(observer)));
   RETURN_IF_ERROR(machine->OpenBootFiles(*layout));
   absl::StatusOr<std::unique_ptr<GuestMemory>> memory = GuestMemory::Create(
-      {.layout = *layout, .populate_and_lock = !config.memory.allow_overcommit});
+      {.layout = *layout, .populate_and_lock = !config.memory.allow_overcommit, .stop = stop});
+  if (absl::IsCancelled(memory.status())) return memory.status();
   if (!memory.ok()) {
     return absl::Status(memory.status().code(),
                         absl::StrCat("memory_config.", std::string(memory.status().message())));
@@ -101,16 +102,16 @@ absl::StatusOr<std::unique_ptr<Machine>> PcMachine::Create(
 
   // Unpacking a kernel takes longer than all the rest: it has a thread of its own, beside the
   // hypervisor's set-up.
+  const auto load = [raw = machine.get()] { return raw->LoadBootFiles(); };
   std::future<absl::StatusOr<hypervisor::EntryRegisters>> loading;
   try {
-    loading = std::async(std::launch::async, [raw = machine.get()] {
+    loading = std::async(std::launch::async, [load] {
       SetThreadName("boot-load");
-      return raw->LoadBootFiles();
+      return load();
     });
   } catch (const std::system_error&) {
     // A limit on threads: it is done here, after the set-up.
-    loading =
-        std::async(std::launch::deferred, [raw = machine.get()] { return raw->LoadBootFiles(); });
+    loading = std::async(std::launch::deferred, load);
   }
   const absl::Status built = machine->BuildHardware(control);
   const absl::StatusOr<hypervisor::EntryRegisters> entry = loading.get();
@@ -251,16 +252,14 @@ MachineStats PcMachine::Stats() const {
 
 MachineFactory PcMachineFactory(EventLoop& control) {
   auto hypervisor = std::make_shared<std::shared_ptr<hypervisor::Hypervisor>>();
-  return
-      [hypervisor, &control](const MachineConfig& config,
-                             PowerObserver observer) -> absl::StatusOr<std::unique_ptr<Machine>> {
-        if (*hypervisor == nullptr) {
-          ASSIGN_OR_RETURN(*hypervisor, hypervisor::kvm::OpenKvm());
-        }
-        absl::StatusOr<std::unique_ptr<Machine>> machine =
-            PcMachine::Create(*hypervisor, control, config, std::move(observer));
-        return machine;
-      };
+  return [hypervisor, &control](
+             const MachineConfig& config, PowerObserver observer,
+             const std::stop_token& stop) -> absl::StatusOr<std::unique_ptr<Machine>> {
+    if (*hypervisor == nullptr) {
+      ASSIGN_OR_RETURN(*hypervisor, hypervisor::kvm::OpenKvm());
+    }
+    return PcMachine::Create(*hypervisor, control, config, std::move(observer), stop);
+  };
 }
 
 }  // namespace bothy::machine

@@ -42,14 +42,14 @@ bool Collapse(uint8_t* data, uint64_t size) {
 }
 
 // Populates [data, data + size) with one thread a core: page faults of one mapping scale with
-// cores.
-absl::Status Populate(uint8_t* data, uint64_t size) {
+// cores. Cancelled when a stop was requested before all was done.
+absl::Status Populate(uint8_t* data, uint64_t size, const std::stop_token& stop) {
   constexpr uint64_t kChunk = 64 * kMiB;
   const auto workers = std::max(1U, std::thread::hardware_concurrency());
   std::atomic<uint64_t> next{0};
   std::atomic<int> error{0};
   auto populate = [&] {
-    while (error.load(std::memory_order_relaxed) == 0) {
+    while (error.load(std::memory_order_relaxed) == 0 && !stop.stop_requested()) {
       const uint64_t begin = next.fetch_add(kChunk, std::memory_order_relaxed);
       if (begin >= size) return;
       const uint64_t bytes = std::min(kChunk, size - begin);
@@ -69,6 +69,7 @@ absl::Status Populate(uint8_t* data, uint64_t size) {
   populate();
   for (std::thread& thread : threads) thread.join();
   if (error != 0) return ErrnoStatus(error, "populating guest RAM");
+  if (next.load() < size) return absl::CancelledError("populating guest RAM was given up");
   return absl::OkStatus();
 }
 
@@ -110,7 +111,8 @@ absl::StatusOr<std::unique_ptr<GuestMemory>> GuestMemory::Create(
   // guest.
   ::madvise(mapping->data(), size, MADV_DONTDUMP);
   if (options.populate_and_lock) {
-    absl::Status status = Populate(mapping->data(), size);
+    absl::Status status = Populate(mapping->data(), size, options.stop);
+    if (absl::IsCancelled(status)) return status;
     if (status.ok() && ::mlock(mapping->data(), size) != 0) {
       status = ErrnoStatus(errno, "locking guest RAM");
     }

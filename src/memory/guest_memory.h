@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <stop_token>
 #include <type_traits>
 #include <vector>
 
@@ -27,6 +28,9 @@ struct GuestMemoryOptions {
   // Populate every page (one thread a core) and lock it before Create returns; ResourceExhausted if
   // the host can't. False: pages appear as they are touched.
   bool populate_and_lock = false;
+  // Populating much RAM takes seconds; Create gives up with Cancelled soon after a stop is
+  // requested.
+  std::stop_token stop = {};
 };
 
 class GuestMemory {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <numeric>
+#include <stop_token>
 
 namespace bothy::memory {
 namespace {
@@ -64,6 +65,16 @@ TEST(GuestMemoryTest, HugePagesKeepContentsAndStayWithinTheRange) {
 TEST(GuestMemoryTest, PopulatedMemoryIsAllResident) {
   auto memory = MakeMemory(8, true);
   EXPECT_EQ(memory->ResidentBytes(), 8 * kMiB);
+}
+
+TEST(GuestMemoryTest, PopulatingIsGivenUpWhenAStopIsRequested) {
+  auto layout = ComputeLayout({.ram_bytes = 16 * kMiB, .physical_address_bits = 40});
+  ASSERT_TRUE(layout.ok());
+  std::stop_source stop;
+  stop.request_stop();
+  const auto memory =
+      GuestMemory::Create({.layout = *layout, .populate_and_lock = true, .stop = stop.get_token()});
+  EXPECT_EQ(memory.status().code(), absl::StatusCode::kCancelled);
 }
 
 TEST(GuestMemoryTest, PopulatingMoreThanTheHostHasFailsEarly) {

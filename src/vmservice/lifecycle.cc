@@ -79,6 +79,7 @@ Lifecycle::Lifecycle(EventLoop& control, machine::MachineFactory factory)
 
 Lifecycle::~Lifecycle() {
   *self_ = nullptr;
+  StopCreating();
   for (Queued& queued : queue_) {
     if (queued.call.done) queued.call.done(absl::CancelledError("the server is ending"));
   }
@@ -86,12 +87,16 @@ Lifecycle::~Lifecycle() {
   machine_thread_.loop().PostAndWait([this] { machine_.reset(); });
 }
 
-void Lifecycle::Create(MachineConfig config, std::string log_id, std::string remark, Call call) {
+std::stop_source Lifecycle::Create(MachineConfig config, std::string log_id, std::string remark,
+                                   Call call) {
+  std::stop_source stop;
   Enqueue({.operation = Operation::kCreate,
            .call = std::move(call),
            .config = std::move(config),
            .log_id = std::move(log_id),
-           .remark = std::move(remark)});
+           .remark = std::move(remark),
+           .stop = stop});
+  return stop;
 }
 void Lifecycle::Resume(Call call) {
   Enqueue({.operation = Operation::kResume, .call = std::move(call)});
@@ -181,13 +186,15 @@ void Lifecycle::BeginCreate(Queued queued) {
   };
   auto built = std::make_shared<Building>();
   built->config = std::move(queued.config);
+  creating_ = std::move(queued.stop);
   auto observer = [this, self = self_, id](PowerEvent event) {
     control_.Post([self, id, event] {
       if (*self != nullptr) (*self)->OnPowerEvent(id, event);
     });
   };
-  auto work = [this, built, observer = std::move(observer)]() -> absl::Status {
-    ASSIGN_OR_RETURN(built->machine, factory_(built->config, observer));
+  auto work = [this, built, observer = std::move(observer),
+               stop = creating_.get_token()]() -> absl::Status {
+    ASSIGN_OR_RETURN(built->machine, factory_(built->config, observer, stop));
     return absl::OkStatus();
   };
   Work(std::move(work), [this, built, call = std::move(queued.call)](const absl::Status& status) {

@@ -13,6 +13,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <stop_token>
 #include <string>
 
 #include "machine/machine.h"
@@ -44,8 +45,12 @@ class Lifecycle {
   Lifecycle& operator=(const Lifecycle&) = delete;
 
   // Records of the VM carry `log_id` from now until it is freed; `remark`, if there is one, is the
-  // first.
-  void Create(machine::MachineConfig config, std::string log_id, std::string remark, Call call);
+  // first. A stop of what is returned has a creation that still goes on given up: for a caller that
+  // is gone.
+  std::stop_source Create(machine::MachineConfig config, std::string log_id, std::string remark,
+                          Call call);
+  // Has a creation that is under way given up, and answers it Cancelled: for a server that ends.
+  void StopCreating() { creating_.request_stop(); }
   void Resume(Call call);
   void Pause(Call call);
   void Teardown(Call call);
@@ -66,11 +71,12 @@ class Lifecycle {
   struct Queued {
     Operation operation = Operation::kTeardown;
     Call call = {};
-    machine::MachineConfig config = {};  // kCreate
-    std::string log_id = {};             // kCreate
-    std::string remark = {};             // kCreate
-    chipset::PowerEvent power_event{};   // kPowerEvent
-    uint64_t machine_id = 0;             // kPowerEvent: of which machine
+    machine::MachineConfig config = {};       // kCreate
+    std::string log_id = {};                  // kCreate
+    std::string remark = {};                  // kCreate
+    std::stop_source stop{std::nostopstate};  // kCreate
+    chipset::PowerEvent power_event{};        // kPowerEvent
+    uint64_t machine_id = 0;                  // kPowerEvent: of which machine
   };
 
   void Enqueue(Queued queued);
@@ -95,6 +101,7 @@ class Lifecycle {
   State state_ = State::kNoVm;
   std::string halt_reason_;
   std::unique_ptr<machine::Machine> machine_;
+  std::stop_source creating_{std::nostopstate};  // of the creation under way, or the last one
   machine::PowerActions power_actions_;
   LogLimiter power_log_;
   uint64_t machine_id_ = 0;

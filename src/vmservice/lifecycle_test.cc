@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <mutex>
 #include <optional>
+#include <stop_token>
 #include <thread>
 #include <vector>
 
@@ -20,10 +21,10 @@ using machine::PowerAction;
 // What the machines of a test do and have had done to them. Machine thread and test thread.
 struct FakeHost {
   std::mutex mutex;
-  std::condition_variable changed;
+  std::condition_variable_any changed;
   std::vector<std::string> log;
   int alive = 0;
-  bool hold_create = false;  // the factory waits until it is cleared
+  bool hold_create = false;  // the factory waits until it is cleared, or for a stop
   bool creating = false;
   absl::Status create_status;
   absl::Status restart_status;
@@ -83,14 +84,16 @@ class LifecycleTest : public ::testing::Test {
     OnControl([this] {
       lifecycle_ = std::make_unique<Lifecycle>(
           control_->loop(),
-          [this](const MachineConfig&,
-                 machine::PowerObserver observer) -> absl::StatusOr<std::unique_ptr<Machine>> {
+          [this](const MachineConfig&, machine::PowerObserver observer,
+                 const std::stop_token& stop) -> absl::StatusOr<std::unique_ptr<Machine>> {
             {
               std::unique_lock lock(host_.mutex);
               host_.creating = true;
               host_.changed.notify_all();
-              host_.changed.wait(lock, [this] { return !host_.hold_create; });
+              const bool go_on =
+                  host_.changed.wait(lock, stop, [this] { return !host_.hold_create; });
               host_.creating = false;
+              if (!go_on) return absl::CancelledError("given up");
               host_.observer = std::move(observer);
             }
             if (!host_.create_status.ok()) return host_.create_status;
@@ -346,6 +349,37 @@ TEST_F(LifecycleTest, CreateWhoseCallerLeftIsUndone) {
   EXPECT_EQ(create->Code(), StatusCode::kCancelled);
   EXPECT_EQ(next->Code(), StatusCode::kOk);
   EXPECT_EQ(host_.alive, 1);
+}
+
+TEST_F(LifecycleTest, AStoppedCreationIsGivenUp) {
+  host_.hold_create = true;
+  std::stop_source stop;
+  const AnswerPtr create = Start([&](Lifecycle::Call call) {
+    stop = lifecycle_->Create(MachineConfig(), "id", "", std::move(call));
+  });
+  host_.WaitUntilCreating();
+  stop.request_stop();
+  EXPECT_EQ(create->Code(), StatusCode::kCancelled);
+  EXPECT_EQ(Now(), State::kNoVm);
+  host_.LetCreate();
+  EXPECT_EQ(Create()->Code(), StatusCode::kOk);
+}
+
+TEST_F(LifecycleTest, AnEndingServerGivesUpTheCreationUnderWay) {
+  host_.hold_create = true;
+  const AnswerPtr create = Create();
+  host_.WaitUntilCreating();
+  OnControl([this] { lifecycle_->StopCreating(); });
+  EXPECT_EQ(create->Code(), StatusCode::kCancelled);
+  EXPECT_EQ(Teardown()->Code(), StatusCode::kOk);
+}
+
+TEST_F(LifecycleTest, DestructionDoesNotWaitForACreation) {
+  host_.hold_create = true;
+  const AnswerPtr create = Create();
+  host_.WaitUntilCreating();
+  OnControl([this] { lifecycle_.reset(); });
+  EXPECT_EQ(host_.alive, 0);
 }
 
 TEST_F(LifecycleTest, QueuedCallWhoseCallerLeftIsNotDone) {

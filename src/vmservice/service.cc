@@ -66,8 +66,10 @@ VmService::VmService(EventLoop& control, machine::MachineFactory factory,
 void VmService::CreateVM(Call call, wire::CreateVMRequest request, ttrpc::Reply<Empty> reply) {
   absl::StatusOr<machine::MachineConfig> config = TranslateCreateRequest(request);
   if (!config.ok()) return reply(config.status());
-  lifecycle_.Create(*std::move(config), request.log_id(), ForeignExtraData(request.config()),
-                    MakeCall(call, std::move(reply)));
+  std::stop_source creation =
+      lifecycle_.Create(*std::move(config), request.log_id(), ForeignExtraData(request.config()),
+                        MakeCall(call, std::move(reply)));
+  call->OnCancel([creation]() mutable { creation.request_stop(); });
 }
 
 void VmService::TeardownVM(Call call, Empty request, ttrpc::Reply<Empty> reply) {
@@ -159,6 +161,7 @@ void VmService::VMSocket(Call, wire::VMSocketRequest, ttrpc::Reply<Empty> reply)
 void VmService::Quit(Call, Empty request, ttrpc::Reply<Empty> reply) {
   if (RefusedUnknownFields(request, reply)) return;
   auto shared = std::make_shared<ttrpc::Reply<Empty>>(std::move(reply));
+  lifecycle_.StopCreating();
   // Not abandoned with its caller: whoever asked a server to end meant it.
   lifecycle_.Teardown({.abandoned = {}, .done = [this, shared](const absl::Status&) {
                          (*shared)(Empty());
@@ -173,6 +176,7 @@ void VmService::WarmUp() {
 
 void VmService::Quit() {
   if (std::exchange(quitting_, true)) return;
+  lifecycle_.StopCreating();
   lifecycle_.Teardown({.abandoned = {}, .done = [this](const absl::Status&) { on_quit_(); }});
 }
 

@@ -12,6 +12,7 @@
 #include <memory>
 #include <mutex>
 #include <set>
+#include <stop_token>
 #include <string>
 #include <utility>
 #include <vector>
@@ -36,10 +37,15 @@ constexpr uint64_t kMiB = 1 << 20;
 // The host on which machines are made. Machine thread, vCPU threads and the test's.
 class FakeHost {
  public:
-  // From now on the factory waits until LetCreate.
+  // From now on the factory waits until LetCreate, too far on to heed a stop.
   void HoldCreate() {
     const std::lock_guard lock(mutex_);
     hold_ = true;
+  }
+  // From now on the factory waits until it is stopped.
+  void CreateUntilStopped() {
+    const std::lock_guard lock(mutex_);
+    until_stopped_ = true;
   }
   void AwaitCreating() {
     std::unique_lock lock(mutex_);
@@ -71,10 +77,16 @@ class FakeHost {
   [[nodiscard]] int made() const { return made_; }
 
   absl::StatusOr<std::unique_ptr<Machine>> Make(const MachineConfig& config,
-                                                machine::PowerObserver observer) {
+                                                machine::PowerObserver observer,
+                                                const std::stop_token& stop) {
     std::unique_lock lock(mutex_);
     creating_ = true;
     changed_.notify_all();
+    if (std::exchange(until_stopped_, false)) {
+      changed_.wait(lock, stop, [] { return false; });
+      creating_ = false;
+      return absl::CancelledError("given up");
+    }
     changed_.wait(lock, [this] { return !hold_; });
     creating_ = false;
     last_config_ = config;
@@ -104,9 +116,10 @@ class FakeHost {
   };
 
   mutable std::mutex mutex_;
-  std::condition_variable changed_;
+  std::condition_variable_any changed_;
   // Guarded by mutex_.
   bool hold_ = false;
+  bool until_stopped_ = false;
   bool creating_ = false;
   absl::Status create_status_;
   MachineConfig last_config_;
@@ -122,8 +135,9 @@ class ServiceTest : public ::testing::Test {
     OnControl([this] {
       service_ = std::make_unique<VmService>(
           control_.loop(),
-          [this](const MachineConfig& config, machine::PowerObserver observer) {
-            return host_.Make(config, std::move(observer));
+          [this](const MachineConfig& config, machine::PowerObserver observer,
+                 const std::stop_token& stop) {
+            return host_.Make(config, std::move(observer), stop);
           },
           [this] { quit_.set_value(); });
       auto server = ttrpc::Server::Create(control_.loop(), {});
@@ -420,6 +434,36 @@ TEST_F(ServiceTest, ACreateWhoseCallerLeavesIsUndone) {
   CreateVm();
   EXPECT_EQ(host_.made(), 2);
   EXPECT_EQ(host_.alive(), 1);
+}
+
+TEST_F(ServiceTest, ACreateWhoseCallerLeavesIsGivenUp) {
+  host_.CreateUntilStopped();
+  auto leaver = Connect();
+  wire::VMClient(*leaver).CreateVMAsync(Request(), {}, [](const auto&) {});
+  host_.AwaitCreating();
+  leaver->Close();
+  // Its turn comes when the first has been given up.
+  CreateVm();
+  EXPECT_EQ(host_.made(), 1);
+}
+
+// Quit from a client and from a signal.
+class QuitTest : public ServiceTest, public ::testing::WithParamInterface<bool> {};
+INSTANTIATE_TEST_SUITE_P(FromBoth, QuitTest, ::testing::Bool());
+
+TEST_P(QuitTest, DoesNotWaitForACreate) {
+  host_.CreateUntilStopped();
+  std::promise<absl::Status> created;
+  vm_->CreateVMAsync(Request(), {},
+                     [&](const auto& answer) { created.set_value(answer.status()); });
+  host_.AwaitCreating();
+  if (GetParam()) {
+    EXPECT_TRUE(vm_->Quit({}).ok());
+  } else {
+    OnControl([this] { service_->Quit(); });
+  }
+  EXPECT_EQ(created.get_future().get().code(), StatusCode::kCancelled);
+  quit_.get_future().get();
 }
 
 TEST_F(ServiceTest, AClientThatLeavesTakesNothingElseWithIt) {
