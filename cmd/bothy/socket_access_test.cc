@@ -7,10 +7,10 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 
+#include "support/testing/test_folder.h"
 #include "support/unix_socket.h"
 
 namespace bothy {
@@ -24,19 +24,14 @@ constexpr char kAttribute[] = "system.posix_acl_access";
 class SocketAccessTest : public ::testing::Test {
  protected:
   SocketAccessTest() {
-    std::string name = std::filesystem::temp_directory_path() / "bothy-access-XXXXXX";
-    EXPECT_NE(::mkdtemp(name.data()), nullptr);
-    folder_ = name;
-    path_ = folder_ / "vm.sock";
     absl::StatusOr<UnixListener> listener = UnixListener::Create(path_);
     EXPECT_TRUE(listener.ok()) << listener.status();
     listener_ = std::move(listener).value();
   }
-  ~SocketAccessTest() override { std::filesystem::remove_all(folder_); }
 
   void SetUp() override {
-    if (::getxattr(folder_.c_str(), kAttribute, nullptr, 0) < 0 && errno == EOPNOTSUPP) {
-      GTEST_SKIP() << "no access control lists on the file system of " << folder_;
+    if (::getxattr(folder_.path().c_str(), kAttribute, nullptr, 0) < 0 && errno == EOPNOTSUPP) {
+      GTEST_SKIP() << "no access control lists on the file system of " << folder_.path();
     }
   }
 
@@ -53,8 +48,8 @@ class SocketAccessTest : public ::testing::Test {
     return status.st_mode & 07777;
   }
 
-  std::filesystem::path folder_;
-  std::string path_;
+  const TestFolder folder_;
+  const std::string path_ = folder_ / "vm.sock";
   UnixListener listener_;
 };
 

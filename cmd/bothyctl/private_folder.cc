@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "support/unix_socket.h"
 
 namespace bothy::bothyctl {
 namespace {
@@ -25,9 +26,12 @@ bool IsFolder(const char* path) {
 }  // namespace
 
 absl::StatusOr<PrivateFolder> PrivateFolder::Create() {
+  constexpr char kTemplate[] = "/bothyctl-XXXXXX";
+  constexpr size_t kMaxParent = kMaxSocketPath - (sizeof kTemplate - 1) - 1 - kMaxPrivateFileName;
   const char* const runtime = std::getenv("XDG_RUNTIME_DIR");
-  const bool usable = runtime != nullptr && *runtime == '/' && IsFolder(runtime);
-  std::string path = absl::StrCat(usable ? runtime : "/tmp", "/bothyctl-XXXXXX");
+  const bool usable = runtime != nullptr && *runtime == '/' && IsFolder(runtime) &&
+                      std::strlen(runtime) <= kMaxParent;
+  std::string path = absl::StrCat(usable ? runtime : "/tmp", kTemplate);
   if (::mkdtemp(path.data()) == nullptr) {
     return ErrnoStatus(errno, absl::StrCat("make a folder ", path));
   }

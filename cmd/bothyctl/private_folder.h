@@ -8,9 +8,13 @@
 
 namespace bothy::bothyctl {
 
+// The longest name of a file in one.
+inline constexpr size_t kMaxPrivateFileName = 16;
+
 class PrivateFolder {
  public:
-  // Under $XDG_RUNTIME_DIR, or /tmp where that isn't a folder.
+  // Under $XDG_RUNTIME_DIR, or /tmp where that isn't a folder, or is so long a path that those of
+  // sockets in it don't fit an address.
   static absl::StatusOr<PrivateFolder> Create();
   PrivateFolder(PrivateFolder&& other) noexcept;
   PrivateFolder& operator=(PrivateFolder&& other) noexcept;

@@ -8,6 +8,8 @@
 #include <fstream>
 #include <optional>
 
+#include "support/testing/test_folder.h"
+
 namespace bothy::bothyctl {
 namespace {
 
@@ -37,7 +39,7 @@ TEST(PrivateFolderTest, GoesOnceWhenMoved) {
 }
 
 TEST(PrivateFolderTest, LivesInTheRuntimeFolder) {
-  const auto runtime = PrivateFolder::Create().value();
+  const TestFolder runtime;
   const char* const old = std::getenv("XDG_RUNTIME_DIR");
   const std::optional<std::string> before = old ? std::optional<std::string>(old) : std::nullopt;
   ::setenv("XDG_RUNTIME_DIR", runtime.path().c_str(), 1);
@@ -45,8 +47,10 @@ TEST(PrivateFolderTest, LivesInTheRuntimeFolder) {
     const auto folder = PrivateFolder::Create().value();
     EXPECT_EQ(std::filesystem::path(folder.path()).parent_path(), runtime.path());
   }
-  ::setenv("XDG_RUNTIME_DIR", "/nonexistent", 1);
-  {
+  const std::string too_long = runtime.path() + "/" + std::string(70, 'r');
+  std::filesystem::create_directory(too_long);
+  for (const std::string& unusable : {std::string("/nonexistent"), too_long}) {
+    ::setenv("XDG_RUNTIME_DIR", unusable.c_str(), 1);
     const auto folder = PrivateFolder::Create().value();
     EXPECT_EQ(std::filesystem::path(folder.path()).parent_path(), "/tmp");
   }

@@ -2,13 +2,12 @@
 
 #include <google/protobuf/util/message_differencer.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <filesystem>
-#include <fstream>
 
 #include "cmd/bothyctl/json_form.h"
+#include "support/testing/test_folder.h"
 
 namespace bothy::bothyctl {
 namespace {
@@ -17,18 +16,9 @@ using ::vmservice::VMConfig;
 
 class VmFlagsTest : public ::testing::Test {
  protected:
-  ~VmFlagsTest() override {
-    if (!file_.empty()) std::filesystem::remove(file_);
-  }
-
   // A configuration file with that text.
-  std::string File(const std::string& json) {
-    file_ = (std::filesystem::temp_directory_path() / "bothyctl-XXXXXX").string();
-    const int fd = ::mkstemp(file_.data());
-    EXPECT_GE(fd, 0);
-    ::close(fd);
-    std::ofstream(file_) << json;
-    return file_;
+  [[nodiscard]] std::string File(const std::string& json) const {
+    return folder_.WriteText("config.json", json);
   }
 
   static VmFlags Parse(std::vector<std::string> words) {
@@ -53,7 +43,7 @@ class VmFlagsTest : public ::testing::Test {
         << request->config().DebugString();
   }
 
-  std::string file_;
+  const TestFolder folder_;
 };
 
 TEST_F(VmFlagsTest, DescribesAVmAlone) {
@@ -130,12 +120,12 @@ TEST_F(VmFlagsTest, CarriesTheLogId) {
 }
 
 TEST_F(VmFlagsTest, NamesFileAndFieldOfBadJson) {
-  const auto unknown = Request({"--config", File(R"({"memory_config": {"memory": 1}})")});
+  const std::string file = File(R"({"memory_config": {"memory": 1}})");
+  const auto unknown = Request({"--config", file});
   EXPECT_EQ(unknown.status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_NE(unknown.status().message().find(file_), absl::string_view::npos);
+  EXPECT_NE(unknown.status().message().find(file), absl::string_view::npos);
   EXPECT_NE(unknown.status().message().find("memory_config"), absl::string_view::npos)
       << unknown.status();
-  std::filesystem::remove(file_);
   EXPECT_EQ(Request({"--config", File("{")}).status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(Request({"--config", "/nonexistent/file"}).status().code(),
             absl::StatusCode::kNotFound);

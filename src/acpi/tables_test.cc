@@ -6,7 +6,6 @@
 #include <sys/wait.h>
 
 #include <cstdio>
-#include <filesystem>
 #include <fstream>
 #include <map>
 #include <numeric>
@@ -17,6 +16,7 @@
 
 #include "chipset/legacy_ports.h"
 #include "support/endian.h"
+#include "support/testing/test_folder.h"
 
 namespace bothy::acpi {
 namespace {
@@ -239,24 +239,14 @@ TEST(AcpiTablesTest, SmallMachinesHaveSmallTables) {
 // Runs iasl, ACPICA's compiler and disassembler, as a second opinion.
 class IaslTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string name = (std::filesystem::temp_directory_path() / "acpi-XXXXXX").string();
-    ASSERT_NE(::mkdtemp(name.data()), nullptr);
-    folder_ = name;
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
-
   void Save(const Tables& tables) {
     for (const char* signature : {"XSDT", "FACP", "APIC", "MCFG", "DSDT", "FACS"}) {
-      const std::span<const uint8_t> bytes = tables.Bytes(signature);
-      std::ofstream(folder_ / (std::string(signature) + ".aml"), std::ios::binary)
-          .write(reinterpret_cast<const char*>(bytes.data()),
-                 static_cast<std::streamsize>(bytes.size()));
+      folder_.Write(std::string(signature) + ".aml", tables.Bytes(signature));
     }
   }
   // What iasl prints, and in what it failed.
   std::string Iasl(const std::string& arguments) {
-    const std::string command = "cd '" + folder_.string() + "' && iasl " + arguments + " 2>&1";
+    const std::string command = "cd '" + folder_.path() + "' && iasl " + arguments + " 2>&1";
     FILE* pipe = ::popen(command.c_str(), "r");
     if (pipe == nullptr) {
       ADD_FAILURE() << "can't run a shell";
@@ -280,7 +270,7 @@ class IaslTest : public ::testing::Test {
   }
   static std::string Bytes(std::span<const uint8_t> bytes) { return {bytes.begin(), bytes.end()}; }
 
-  std::filesystem::path folder_;
+  const TestFolder folder_;
 };
 
 TEST_F(IaslTest, DisassemblesEveryTableAndCompilesTheDsdtBackToTheSameBytes) {

@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <filesystem>
 #include <fstream>
 
 #include "acpi/tables.h"
@@ -16,6 +15,7 @@
 #include "boot/segment_loader.h"
 #include "boot/test_kernels.h"
 #include "support/endian.h"
+#include "support/testing/test_folder.h"
 
 namespace bothy::boot {
 namespace {
@@ -748,13 +748,7 @@ TEST_F(InitrdTest, ShrinkingAfterItWasOpenedIsRefused) {
 
 class PathTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string name = (std::filesystem::temp_directory_path() / "boot-XXXXXX").string();
-    ASSERT_NE(::mkdtemp(name.data()), nullptr);
-    folder_ = name;
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
-  [[nodiscard]] std::string In(const std::string& name) const { return (folder_ / name).string(); }
+  [[nodiscard]] std::string In(const std::string& name) const { return folder_ / name; }
 
   static void ExpectBoth(const std::string& path, absl::StatusCode code) {
     const absl::Status kernel = KernelImage::Open(path).status();
@@ -765,7 +759,7 @@ class PathTest : public ::testing::Test {
     EXPECT_THAT(std::string(initrd.message()), StartsWith("direct_boot.initrd_path: " + path));
   }
 
-  std::filesystem::path folder_;
+  const TestFolder folder_;
 };
 
 TEST_F(PathTest, MissingFilesAreNotFound) {
@@ -774,7 +768,7 @@ TEST_F(PathTest, MissingFilesAreNotFound) {
 }
 
 TEST_F(PathTest, FoldersFifosAndDevicesAreRefusedWithoutWaiting) {
-  ExpectBoth(folder_.string(), absl::StatusCode::kInvalidArgument);
+  ExpectBoth(folder_.path(), absl::StatusCode::kInvalidArgument);
   ASSERT_EQ(::mkfifo(In("fifo").c_str(), 0600), 0);
   ExpectBoth(In("fifo"), absl::StatusCode::kInvalidArgument);
   ExpectBoth("/dev/null", absl::StatusCode::kInvalidArgument);
@@ -792,7 +786,7 @@ TEST_F(PathTest, EmptyFilesAndPathsAreRefused) {
 TEST_F(PathTest, UnreadableFilesArePermissionDenied) {
   std::ofstream(In("secret")) << "x";
   ASSERT_EQ(::chmod(In("secret").c_str(), 0), 0);
-  ASSERT_EQ(::chmod(folder_.c_str(), 0755), 0);
+  ASSERT_EQ(::chmod(folder_.path().c_str(), 0755), 0);
   // Root may read everything: be somebody else meanwhile.
   const uid_t before = ::geteuid();
   if (before == 0) {

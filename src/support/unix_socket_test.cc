@@ -8,7 +8,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -18,6 +17,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "support/testing/test_folder.h"
 
 namespace bothy {
 namespace {
@@ -53,22 +53,8 @@ void LeaveStaleSocket(const std::string& path) { BindSocket(path, /*listen=*/tru
 
 class UnixSocketTest : public ::testing::Test {
  protected:
-  UnixSocketTest() {
-    std::string name = std::filesystem::temp_directory_path() / "bothy-socket-XXXXXX";
-    EXPECT_NE(::mkdtemp(name.data()), nullptr);
-    folder_ = name;
-    path_ = folder_ / "vm.sock";
-  }
-  ~UnixSocketTest() override { std::filesystem::remove_all(folder_); }
-
   // Names in the folder.
-  [[nodiscard]] size_t Entries() const {
-    size_t entries = 0;
-    for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(folder_)) {
-      ++entries;
-    }
-    return entries;
-  }
+  [[nodiscard]] size_t Entries() const { return test_folder_.Names().size(); }
   // What claims the right to replace the file at `path`.
   [[nodiscard]] std::string ClaimOn(const std::string& path) const {
     struct stat status;
@@ -103,8 +89,9 @@ class UnixSocketTest : public ::testing::Test {
     EXPECT_EQ(Entries(), 0u);
   }
 
-  std::filesystem::path folder_;
-  std::string path_;
+  const TestFolder test_folder_;
+  const std::filesystem::path folder_{test_folder_.path()};
+  const std::string path_ = test_folder_ / "vm.sock";
 };
 
 TEST_F(UnixSocketTest, ValidatesPathsForAnybody) {

@@ -14,7 +14,6 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <functional>
 #include <future>
 #include <memory>
@@ -25,6 +24,7 @@
 #include <utility>
 #include <vector>
 
+#include "support/testing/test_folder.h"
 #include "ttrpc/testing/frames.h"
 #include "ttrpc/testing/server_fixture.h"
 #include "ttrpc/unix_socket.h"
@@ -221,14 +221,6 @@ TEST_F(ServerTest, ACallKnowsItsPeer) {
 
 class ListeningServerTest : public ServerTest {
  protected:
-  ListeningServerTest() {
-    std::string name = std::filesystem::temp_directory_path() / "bothy-server-XXXXXX";
-    EXPECT_NE(::mkdtemp(name.data()), nullptr);
-    folder_ = name;
-    path_ = folder_ / "vm.sock";
-  }
-  ~ListeningServerTest() override { std::filesystem::remove_all(folder_); }
-
   void Listen() {
     OnLoop([&] {
       auto bound = ListenUnix(path_);
@@ -238,8 +230,8 @@ class ListeningServerTest : public ServerTest {
     });
   }
 
-  std::filesystem::path folder_;
-  std::string path_;
+  const TestFolder folder_;
+  const std::string path_ = folder_ / "vm.sock";
   SocketFile file_;
 };
 

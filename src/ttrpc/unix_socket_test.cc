@@ -5,13 +5,13 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "support/testing/test_folder.h"
 #include "ttrpc/client.h"
 
 namespace bothy::ttrpc {
@@ -22,14 +22,6 @@ using ::testing::HasSubstr;
 
 class UnixSocketTest : public ::testing::Test {
  protected:
-  UnixSocketTest() {
-    std::string name = std::filesystem::temp_directory_path() / "bothy-socket-XXXXXX";
-    EXPECT_NE(::mkdtemp(name.data()), nullptr);
-    folder_ = name;
-    path_ = folder_ / "vm.sock";
-  }
-  ~UnixSocketTest() override { std::filesystem::remove_all(folder_); }
-
   // A socket file whose process is gone.
   void LeaveStaleSocket() {
     absl::StatusOr<BoundSocket> bound = ListenUnix(folder_ / "stale.sock");
@@ -37,8 +29,8 @@ class UnixSocketTest : public ::testing::Test {
     std::filesystem::rename(folder_ / "stale.sock", path_);
   }
 
-  std::filesystem::path folder_;
-  std::string path_;
+  const TestFolder folder_;
+  const std::string path_ = folder_ / "vm.sock";
 };
 
 TEST_F(UnixSocketTest, ListensForClientsOfItsOwnerAndRemovesItsFile) {
@@ -50,7 +42,7 @@ TEST_F(UnixSocketTest, ListensForClientsOfItsOwnerAndRemovesItsFile) {
     ASSERT_EQ(::stat(path_.c_str(), &found), 0);
     EXPECT_EQ(found.st_mode & 07777, 0600u);
   }
-  EXPECT_TRUE(std::filesystem::is_empty(folder_));
+  EXPECT_TRUE(folder_.Names().empty());
 }
 
 TEST_F(UnixSocketTest, AClientIsToldWhyItCannotConnect) {
@@ -96,7 +88,7 @@ TEST_F(UnixSocketTest, OnlyOneOfManyReplacesAStaleSocket) {
 
 TEST_F(UnixSocketTest, RefusesPathsThatCannotBe) {
   EXPECT_EQ(ListenUnix("").status().code(), StatusCode::kInvalidArgument);
-  EXPECT_EQ(ListenUnix(folder_ / "missing" / "vm.sock").status().code(), StatusCode::kNotFound);
+  EXPECT_EQ(ListenUnix(folder_ / "missing/vm.sock").status().code(), StatusCode::kNotFound);
 }
 
 }  // namespace

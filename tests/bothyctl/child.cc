@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <pty.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -19,8 +20,6 @@
 
 namespace bothy::bothyctl {
 namespace {
-
-constexpr int kPatienceMs = 60'000;
 
 void Pipe(UniqueFd* read_end, UniqueFd* write_end) {
   int fds[2];
@@ -76,7 +75,12 @@ Child::Child(const std::vector<std::string>& words, const ChildOptions& options)
 
   pid_ = ::fork();
   EXPECT_GE(pid_, 0);
-  if (pid_ != 0) return;
+  if (pid_ != 0) {
+    // glibc 2.36 declares pidfd_open without extern "C".
+    pidfd_.Reset(static_cast<int>(::syscall(SYS_pidfd_open, pid_, 0)));
+    EXPECT_TRUE(pidfd_.valid());
+    return;
+  }
   if (options.terminal) {
     ::setsid();
     ::ioctl(slave_.get(), TIOCSCTTY, 0);
@@ -96,16 +100,19 @@ Child::~Child() {
   ::waitpid(pid_, nullptr, 0);
 }
 
-bool Child::ReadSome() {
-  pollfd fds[2] = {{.fd = out_.get(), .events = POLLIN, .revents = 0},
-                   {.fd = err_.get(), .events = POLLIN, .revents = 0}};
+bool Child::ReadSome(Until until) {
+  pollfd fds[3] = {{.fd = out_.get(), .events = POLLIN, .revents = 0},
+                   {.fd = err_.get(), .events = POLLIN, .revents = 0},
+                   {.fd = pidfd_.get(), .events = POLLIN, .revents = 0}};
   if (!out_ && !err_) return false;
-  const int ready = ::poll(fds, 2, kPatienceMs);
+  const int ready =
+      ::poll(fds, until == Until::kEndOfProgram ? 3 : 2, static_cast<int>(Patience().count()));
   if (ready <= 0) {
-    ADD_FAILURE() << "nothing came for a minute; so far: " << output_ << error_output_;
+    ADD_FAILURE() << "nothing came any more; so far: " << output_ << error_output_;
     ::kill(pid_, SIGKILL);  // nobody shall wait for it
     return false;
   }
+  if (fds[2].revents != 0 && ready == 1) return false;
   if (fds[0].revents != 0 && !Append(out_, &output_)) out_.Reset();
   if (fds[1].revents != 0 && !Append(err_, &error_output_)) err_.Reset();
   return true;
@@ -114,7 +121,7 @@ bool Child::ReadSome() {
 void Child::AwaitOutput(const std::string& text) {
   size_t at = std::string::npos;
   while ((at = output_.find(text, awaited_)) == std::string::npos) {
-    if (!ReadSome()) {
+    if (!ReadSome(Until::kEndOfProgram)) {
       FAIL() << "never came: " << text << "; what came: " << output_ << error_output_;
     }
   }
@@ -133,7 +140,7 @@ int Child::AwaitEnd() {
   if (end_) return *end_;
   // A terminal has no end while somebody holds its other side.
   slave_.Reset();
-  while (ReadSome()) {
+  while (ReadSome(Until::kEndOfOutput)) {
   }
   int status = 0;
   EXPECT_EQ(::waitpid(pid_, &status, 0), pid_);
@@ -151,11 +158,15 @@ termios Child::Mode() const {
 
 void Child::AwaitRaw(bool raw) const {
   // Nothing tells when a terminal's mode changes.
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(kPatienceMs);
+  const auto deadline = std::chrono::steady_clock::now() + Patience();
   while (((Mode().c_lflag & ICANON) == 0) != raw) {
     ASSERT_LT(std::chrono::steady_clock::now(), deadline) << output_;
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
+}
+
+std::chrono::milliseconds Patience() {
+  return std::chrono::seconds(::testing::Test::HasFailure() ? 1 : 60);
 }
 
 bool SameMode(const termios& a, const termios& b) {

@@ -5,12 +5,13 @@
 //   child.Type("\x1dq");
 //   EXPECT_EQ(child.AwaitEnd(), 0);
 //
-// The process is killed with the object. Nothing waits longer than a minute; then the test fails.
+// The process is killed with the object. Nothing waits longer than Patience(); then the test fails.
 #pragma once
 
 #include <sys/types.h>
 #include <termios.h>
 
+#include <chrono>
 #include <map>
 #include <optional>
 #include <string>
@@ -34,8 +35,8 @@ class Child {
   Child(const Child&) = delete;
   Child& operator=(const Child&) = delete;
 
-  // What standard output (or the terminal) has shown so far, and on until `text` has come. What has
-  // been awaited once isn't awaited again.
+  // What standard output (or the terminal) has shown so far, and on until `text` has come, or the
+  // program has ended. What has been awaited once isn't awaited again.
   void AwaitOutput(const std::string& text);
   [[nodiscard]] const std::string& output() const { return output_; }
   // With pipes: the same for standard error.
@@ -58,10 +59,13 @@ class Child {
   [[nodiscard]] const termios& mode_before() const { return mode_before_; }
 
  private:
-  // Reads what is there, waiting for it; false at the end of both, and after a failure.
-  bool ReadSome();
+  enum class Until : uint8_t { kEndOfOutput, kEndOfProgram };
+  // Reads what is there, waiting for it; false at the end of both outputs or, if that is asked for,
+  // once the program has ended and all that it wrote is read; and after a failure.
+  bool ReadSome(Until until);
 
   pid_t pid_ = -1;
+  UniqueFd pidfd_;
   std::optional<int> end_;
   UniqueFd input_;
   UniqueFd out_;
@@ -72,6 +76,9 @@ class Child {
   std::string error_output_;
   size_t awaited_ = 0;
 };
+
+// How long what must come may take: a minute, but a second in a test that has failed already.
+[[nodiscard]] std::chrono::milliseconds Patience();
 
 // Whether these are the same mode.
 bool SameMode(const termios& a, const termios& b);

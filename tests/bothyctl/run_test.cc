@@ -11,6 +11,7 @@
 #include <sstream>
 #include <thread>
 
+#include "support/testing/test_folder.h"
 #include "tests/bothyctl/child.h"
 #include "ttrpc/unix_socket.h"
 
@@ -22,20 +23,14 @@ using ::testing::HasSubstr;
 
 class RunTest : public ::testing::Test {
  protected:
-  RunTest() {
-    std::string path = (std::filesystem::temp_directory_path() / "run-test-XXXXXX").string();
-    EXPECT_NE(::mkdtemp(path.data()), nullptr);
-    folder_ = path;
-    std::filesystem::create_directory(folder_ / "runtime");
-  }
+  RunTest() { std::filesystem::create_directory(folder_ / "runtime"); }
   ~RunTest() override {
     // bothyctl's own folder is gone, however it ended; what ends after it may need a moment.
     EXPECT_TRUE(Eventually([&] { return std::filesystem::is_empty(folder_ / "runtime"); }));
-    std::filesystem::remove_all(folder_);
   }
 
   static bool Eventually(const std::function<bool()>& condition) {
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::minutes(1);
+    const auto deadline = std::chrono::steady_clock::now() + Patience();
     while (!condition()) {
       if (std::chrono::steady_clock::now() > deadline) return false;
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
@@ -110,7 +105,7 @@ class RunTest : public ::testing::Test {
     EXPECT_TRUE(SameMode(child.Mode(), child.mode_before()));
   }
 
-  std::filesystem::path folder_;
+  const TestFolder folder_;
 };
 
 TEST_F(RunTest, ShowsTheConsoleAndEndsWithTheGuest) {
@@ -384,8 +379,7 @@ TEST_F(RunTest, ShowsTheServersLogBetweenTheGuestsLines) {
   child->Type("O");
   EXPECT_EQ(child->AwaitEnd(), 0);
   EXPECT_THAT(child->output(), HasSubstr("a-record\r"));
-  const auto elsewhere =
-      OnPipes("log:a-record poweroff", {"--server-log", (folder_ / "log").string()});
+  const auto elsewhere = OnPipes("log:a-record poweroff", {"--server-log", folder_ / "log"});
   EXPECT_EQ(elsewhere->AwaitEnd(), 0);
   EXPECT_EQ(elsewhere->error_output(), "");
   EXPECT_EQ(ReadFile("log"), "a-record\n");

@@ -2,11 +2,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <filesystem>
 #include <fstream>
 #include <memory>
 
 #include "cmd/bothyctl/json_form.h"
+#include "support/testing/test_folder.h"
 #include "tests/bothyctl/child.h"
 #include "tests/bothyctl/fake_vm_service.h"
 #include "ttrpc/server.h"
@@ -28,10 +28,6 @@ struct Result {
 class VerbsTest : public ::testing::Test {
  protected:
   VerbsTest() {
-    std::string path = (std::filesystem::temp_directory_path() / "verbs-test-XXXXXX").string();
-    EXPECT_NE(::mkdtemp(path.data()), nullptr);
-    folder_ = path;
-    address_ = folder_ / "vm.sock";
     thread_.loop().PostAndWait([&] {
       service_ = std::make_unique<FakeVmService>(
           thread_.loop(), [&](const std::string& call) { calls_.push_back(call); }, [] {});
@@ -48,7 +44,6 @@ class VerbsTest : public ::testing::Test {
       server_.reset();
       service_.reset();
     });
-    std::filesystem::remove_all(folder_);
   }
 
   static Result RunAlone(std::vector<std::string> words, const std::string& input = "",
@@ -88,8 +83,8 @@ class VerbsTest : public ::testing::Test {
     return folder_ / name;
   }
 
-  std::filesystem::path folder_;
-  std::string address_;
+  const TestFolder folder_;
+  const std::string address_ = folder_ / "vm.sock";
   LoopThread thread_{"server"};
   std::vector<std::string> calls_;  // loop thread
   std::unique_ptr<FakeVmService> service_;
@@ -360,7 +355,7 @@ TEST_F(VerbsTest, BashCompletes) {
   // Readline replaces only what comes after the "=".
   EXPECT_THAT(Bash("bothyctl run --on-crash=r"), ElementsAre("restart"));
   File("kernel-image", "");
-  const std::string begin = (folder_ / "kern").string();
+  const std::string begin = folder_ / "kern";
   EXPECT_THAT(Bash("bothyctl run --kernel " + begin), ElementsAre(begin + "el-image"));
   EXPECT_THAT(Bash("bothyctl run --kernel=" + begin), ElementsAre(begin + "el-image"));
   EXPECT_THAT(Bash("bothyctl run --serial 0=" + begin), ElementsAre(begin + "el-image"));

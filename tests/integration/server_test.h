@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "support/status.h"
+#include "support/testing/test_folder.h"
 #include "tests/integration/serial_client.h"
 #include "tests/integration/server_process.h"
-#include "tests/integration/test_folder.h"
 #include "ttrpc/client.h"
 #include "vmservice.ttrpc.h"
 

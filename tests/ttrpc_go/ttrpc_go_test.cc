@@ -18,6 +18,7 @@
 #include <thread>
 #include <vector>
 
+#include "support/testing/test_folder.h"
 #include "support/unique_fd.h"
 #include "ttrpc/client.h"
 #include "ttrpc/server.h"
@@ -90,41 +91,28 @@ class GoProgram {
   UniqueFd output_;
 };
 
-class SocketFolder {
- public:
-  SocketFolder() {
-    std::string name = std::filesystem::temp_directory_path() / "bothy-go-XXXXXX";
-    EXPECT_NE(::mkdtemp(name.data()), nullptr);
-    folder_ = name;
-  }
-  ~SocketFolder() { std::filesystem::remove_all(folder_); }
-  [[nodiscard]] std::string path() const { return folder_ / "ttrpc.sock"; }
-
- private:
-  std::filesystem::path folder_;
-};
-
 // Go client, our server. One case for each check of echo_client.go.
 class GoClientTest : public bothy::testing::ServerFixture,
                      public ::testing::WithParamInterface<const char*> {
  protected:
   void Listen() {
     OnLoop([&] {
-      auto bound = ListenUnix(folder_.path());
+      auto bound = ListenUnix(path_);
       ASSERT_TRUE(bound.ok()) << bound.status();
       file_ = std::move(bound->file);
       ASSERT_TRUE(server_->Listen(std::move(bound->fd)).ok());
     });
   }
 
-  SocketFolder folder_;
+  const TestFolder folder_;
+  const std::string path_ = folder_ / "ttrpc.sock";
   SocketFile file_;
 };
 
 TEST_P(GoClientTest, IsServed) {
   StartServer();
   Listen();
-  GoProgram client("go_echo_client", {folder_.path(), GetParam()});
+  GoProgram client("go_echo_client", {path_, GetParam()});
   EXPECT_EQ(client.Output(), "");
   EXPECT_EQ(client.Wait(), 0);
   WaitUntilOnLoop([&] { return server_->connections() == 0; });
@@ -147,7 +135,7 @@ TEST_F(GoClientTest, HearsWhyItIsRefused) {
   StartServer(
       {.authorize = [](const PeerCredentials&) { return absl::PermissionDeniedError("not you"); }});
   Listen();
-  GoProgram client("go_echo_client", {folder_.path(), "echo"});
+  GoProgram client("go_echo_client", {path_, "echo"});
   EXPECT_THAT(client.Output(), HasSubstr("PermissionDenied desc = not you"));
   EXPECT_EQ(client.Wait(), 1);
 }
@@ -195,7 +183,7 @@ TEST_F(GoClientTest, SpeaksTheVmService) {
   RecordingVmService service;
   OnLoop([&] { ASSERT_TRUE(server_->Register(service).ok()); });
   Listen();
-  GoProgram client("go_vm_client", {folder_.path()});
+  GoProgram client("go_vm_client", {path_});
   const std::string output = client.Output();
   EXPECT_EQ(client.Wait(), 0);
   EXPECT_EQ(output,
@@ -237,14 +225,15 @@ TEST_F(GoClientTest, SpeaksTheVmService) {
 class GoServerTest : public ::testing::Test {
  protected:
   void Start(const std::string& program) {
-    server_ = std::make_unique<GoProgram>(program, std::vector<std::string>{folder_.path()});
+    server_ = std::make_unique<GoProgram>(program, std::vector<std::string>{path_});
     EXPECT_EQ(server_->Output(), "");  // closed: ready
-    auto client = Client::Connect(folder_.path());
+    auto client = Client::Connect(path_);
     ASSERT_TRUE(client.ok()) << client.status();
     client_ = *std::move(client);
   }
 
-  SocketFolder folder_;
+  const TestFolder folder_;
+  const std::string path_ = folder_ / "ttrpc.sock";
   std::unique_ptr<GoProgram> server_;
   std::unique_ptr<Client> client_;
 };

@@ -14,6 +14,7 @@
 #include "chipset/serial/uart16550.h"
 #include "chipset/testing/fakes.h"
 #include "chipset/testing/sockets.h"
+#include "support/testing/test_folder.h"
 
 namespace bothy::chipset {
 namespace {
@@ -108,7 +109,7 @@ class SerialRelayTest : public ::testing::Test {
     }
   }
 
-  TemporaryFolder folder_;
+  TestFolder folder_;
   std::string path_ = folder_ / "com1";
   LoopThread thread_{"control"};
 };
@@ -374,7 +375,7 @@ TEST_F(SerialRelayTest, ConnectOnlyNeverListens) {
   EXPECT_FALSE(Exists(path_));
   BindSocket(path_, /*listen=*/true).Reset();
   EXPECT_EQ(CreationFailure(/*connect_only=*/true), StatusCode::kFailedPrecondition);
-  EXPECT_EQ(folder_.Entries(), 1u);
+  EXPECT_EQ(folder_.Names().size(), 1u);
 }
 
 TEST_F(SerialRelayTest, FailuresLeaveNothingBehind) {
@@ -382,7 +383,7 @@ TEST_F(SerialRelayTest, FailuresLeaveNothingBehind) {
   WriteFile(path_, "precious");
   EXPECT_EQ(CreationFailure(/*connect_only=*/false), StatusCode::kAlreadyExists);
   EXPECT_EQ(std::filesystem::file_size(path_), 8u);
-  EXPECT_EQ(folder_.Entries(), 1u);
+  EXPECT_EQ(folder_.Names().size(), 1u);
   path_ = folder_ / "missing/com1";
   EXPECT_EQ(CreationFailure(/*connect_only=*/false), StatusCode::kNotFound);
   path_ = "";
@@ -404,7 +405,7 @@ TEST_F(SerialRelayTest, CreatedAndDestroyedAgainLeavesNothing) {
     if (round == 5) descriptors = OpenDescriptors();
   }
   EXPECT_EQ(OpenDescriptors(), descriptors);
-  EXPECT_EQ(folder_.Entries(), 0u);
+  EXPECT_EQ(folder_.Names().size(), 0u);
 }
 
 TEST_F(SerialRelayTest, DestroyedOnItsLoopItIsGoneAtOnce) {

@@ -1,4 +1,4 @@
-// What tests of sockets on paths need: a folder that goes away, and a peer that blocks.
+// What tests of sockets on paths need: files and sockets of others, and a peer that blocks.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -17,26 +17,6 @@
 #include "support/unique_fd.h"
 
 namespace bothy::chipset {
-
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string path = (std::filesystem::temp_directory_path() / "bothy-XXXXXX").string();
-    EXPECT_NE(::mkdtemp(path.data()), nullptr);
-    path_ = path;
-  }
-  ~TemporaryFolder() { std::filesystem::remove_all(path_); }
-  [[nodiscard]] std::string operator/(const std::string& name) const { return path_ + "/" + name; }
-  // Names inside.
-  [[nodiscard]] size_t Entries() const {
-    size_t entries = 0;
-    for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(path_)) ++entries;
-    return entries;
-  }
-
- private:
-  std::string path_;
-};
 
 inline bool Exists(const std::string& path) {
   struct stat status;
