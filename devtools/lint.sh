@@ -22,7 +22,7 @@ run_lint() {
   mapfile -t sources < <(git ls-files --cached --others --exclude-standard '*.cc' '*.h')
   check shellcheck shellcheck -x "${scripts[@]}"
   check "dependency law" python3 devtools/check_layers.py
-  check "dependency law's own test" python3 -m unittest discover -s devtools -p '*_test.py'
+  check "devtools' own tests" python3 -m unittest discover -s devtools -p '*_test.py'
   check clang-format clang-format-14 --dry-run -Werror "${sources[@]}"
   # clang-tidy reads generated headers.
   build_preset release

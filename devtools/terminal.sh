@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# What ./dev says while it works: one line a step that is updated on a terminal, and at a failure the end of what the
-# step printed, with the step's name last.
+# What ./dev says while it works: one line a step that is updated on a terminal, elsewhere a line a minute, and at a
+# failure the end of what the step printed, with the step's name last.
 
 logs=build/logs
 bold='' red='' green='' plain=''
@@ -14,7 +14,7 @@ stop_ticker() {
   kill "$ticker" 2>/dev/null || true
   wait "$ticker" 2>/dev/null || true
   ticker=
-  printf '\r\e[K'
+  [[ ! -t 1 ]] || printf '\r\e[K'
 }
 trap stop_ticker EXIT
 trap 'stop_ticker; echo "dev: interrupted" >&2; exit 130' INT
@@ -30,6 +30,16 @@ tick() { # tick NAME LOG
     last=$(tail -c 400 "$2" | tr '\r' '\n' | tail -n 1)
     printf '\r\e[K%s%s%s %d s  %s' "$bold" "$1" "$plain" $((SECONDS - start)) "${last:0:$((width > 0 ? width : 0))}"
     sleep 1
+  done
+}
+
+# The same where no line can be updated: a step that hangs can be seen to, and where.
+pulse() { # pulse NAME LOG
+  local start=$SECONDS
+  trap - EXIT INT
+  while sleep 1; do
+    (((SECONDS - start) % 60 != 0)) ||
+      printf '%s: %d s so far; %s\n' "$1" $((SECONDS - start)) "$(tail -c 400 "$2" | tr '\r' '\n' | tail -n 1 | cut -c 1-120)"
   done
 }
 
@@ -56,10 +66,11 @@ attempt() {
   : >"$log"
   if [[ -t 1 ]]; then
     tick "$name" "$log" &
-    ticker=$!
   else
     echo "$name ..."
+    pulse "$name" "$log" &
   fi
+  ticker=$!
   "$@" >"$log" 2>&1 </dev/null || status=$?
   stop_ticker
   if ((status == 0 && SECONDS - start >= 2)); then echo "$name: $((SECONDS - start)) s"; fi

@@ -4,12 +4,13 @@ declare -a summary=()
 tests_run=0
 tests_failed=0
 
-# suite NAME COMMAND...: a run of ctest. Shows what failed, keeps ctest's closing line for the end.
+# suite NAME MINUTES COMMAND...: a run of ctest, which ends after that time whatever happens. Shows what failed, keeps
+# ctest's closing line for the end.
 suite() {
-  local name=$1 log status=0 closing
-  shift
+  local name=$1 minutes=$2 log status=0 closing
+  shift 2
   log=$(log_of "test $name")
-  attempt "test $name" "$@" || status=$?
+  attempt "test $name" python3 devtools/deadline.py $((minutes * 60 * repetitions)) -- "$@" || status=$?
   ((status != 130)) || exit 130
   closing=$(grep -E '^[0-9]+% tests passed' "$log" | tail -n 1 || true)
   if [[ $closing =~ ([0-9]+)\ tests\ failed\ out\ of\ ([0-9]+) ]]; then
@@ -51,6 +52,10 @@ run_test() {
   done
   if ((${#chosen[@]} == 0)); then chosen=([unit]=1 [micro]=1 [asan]=1 [tsan]=1 [host]=1 [lab]=1); fi
 
+  # What a suite takes at most grows with how often its tests run.
+  local repetitions=1
+  if [[ " $* " =~ \ --repeat\ [a-z-]+:([0-9]+)\  ]]; then repetitions=${BASH_REMATCH[1]}; fi
+
   # A suite without tests is a mistake, unless somebody chose among them.
   local without_tests=error
   if (($#)); then without_tests=ignore; fi
@@ -59,24 +64,24 @@ run_test() {
   if [[ -v chosen[unit] || -v chosen[micro] || -v chosen[host] || -v chosen[lab] ]]; then build_preset release; fi
   if [[ -v chosen[unit] ]]; then
     ctest_command release unit -j "$jobs" --timeout 120 "$@"
-    suite unit "${command[@]}"
+    suite unit 15 "${command[@]}"
   fi
   if [[ -v chosen[micro] ]]; then
     # Any /dev/kvm will do, even one that interprets.
-    if [[ ! -r /dev/kvm || ! -w /dev/kvm ]]; then in_lab=(tests/lab/lab.py --); fi
+    if [[ ! -r /dev/kvm || ! -w /dev/kvm ]]; then in_lab=(tests/lab/lab.py --labs 3 --); fi
     ((${#in_lab[@]} == 0)) || step "prepare the lab" tests/lab/prepare.sh
     ctest_command release micro --timeout 120 "$@"
-    suite micro "${in_lab[@]}" "${command[@]}"
+    suite micro 10 "${in_lab[@]}" "${command[@]}"
   fi
   if [[ -v chosen[asan] ]]; then
     build_preset asan
     ctest_command asan unit -j "$jobs" --timeout 300 "$@"
-    suite asan "${command[@]}"
+    suite asan 20 "${command[@]}"
   fi
   if [[ -v chosen[tsan] ]]; then
     build_preset tsan
     ctest_command tsan tsan -j "$jobs" --timeout 300 "$@"
-    suite tsan "${command[@]}"
+    suite tsan 20 "${command[@]}"
   fi
   if [[ -v chosen[host] || -v chosen[lab] ]]; then
     step "prepare the guest" tests/guest/prepare.sh
@@ -84,11 +89,11 @@ run_test() {
   fi
   if [[ -v chosen[host] ]]; then
     ctest_command release host --timeout 600 "$@"
-    suite host "${command[@]}"
+    suite host 10 "${command[@]}"
   fi
   if [[ -v chosen[lab] ]]; then
     ctest_command release lab --timeout 600 "$@"
-    suite lab tests/lab/lab.py -- "${command[@]}"
+    suite lab 30 tests/lab/lab.py --labs 3 -- "${command[@]}"
   fi
 
   printf '\n'

@@ -22,10 +22,14 @@ import termios
 import time
 import tty
 
+import stuck_cpu
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LAB = ROOT / "build/lab"
 
 LAB_FAILED = 125  # as docker run and timeout have it
+# Without a word from the lab for so long, its emulated CPUs are looked at.
+SILENCE_SECONDS = 15.0
 # Without the user's own start-up files, which take an emulated CPU half a minute when they are rich.
 SHELL = ["bash", "--norc"]
 HEADER = struct.Struct("<cI")
@@ -38,6 +42,10 @@ INHERITED_PREFIXES = ("BOTHY_", "LC_", "GTEST_", "CTEST_", "ASAN_", "UBSAN_", "T
 
 class LabError(Exception):
     """The lab failed, not the command in it."""
+
+
+class LabStuck(LabError):
+    """The emulator failed (stuck_cpu.py)."""
 
 
 def die_with_parent(sig: int) -> None:
@@ -110,9 +118,11 @@ class Lab:
     def __init__(self, options: argparse.Namespace, results: pathlib.Path):
         self.channel, channel = socket.socketpair()
         self.console, console = socket.socketpair()
+        monitor, monitor_of_qemu = socket.socketpair()
+        self.monitor = stuck_cpu.Monitor(monitor)
         self.console_tail: collections.deque[bytes] = collections.deque(maxlen=256)
         self.started = time.monotonic()
-        fds = (channel.fileno(), console.fileno())
+        fds = (channel.fileno(), console.fileno(), monitor_of_qemu.fileno())
         self.qemu = subprocess.Popen(
             self._arguments(options, results, *fds),
             stdin=subprocess.DEVNULL,
@@ -122,9 +132,12 @@ class Lab:
         )
         channel.close()
         console.close()
+        monitor_of_qemu.close()
 
     @staticmethod
-    def _arguments(options: argparse.Namespace, results: pathlib.Path, channel: int, console: int) -> list[str]:
+    def _arguments(
+        options: argparse.Namespace, results: pathlib.Path, channel: int, console: int, monitor: int
+    ) -> list[str]:
         nested = hardware_kvm() and nesting_allowed()
         kernel = ["console=ttyS0", "quiet", "panic=-1", "mitigations=off", "cryptomgr.notests",
                   f"lab.results={results}",
@@ -153,6 +166,7 @@ class Lab:
             "-smp", str(options.cpus), "-m", str(options.memory), "-nodefaults", "-display", "none", "-no-reboot",
             "-kernel", str(LAB / "vmlinux"), "-initrd", str(LAB / "initrd"), "-append", " ".join(kernel),
             "-chardev", f"socket,id=console,fd={console}", "-serial", "chardev:console",
+            "-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control",
             *devices,
             "-chardev", f"socket,id=channel,fd={channel}", "-device", "virtserialport,nr=1,chardev=channel",
             "-fsdev", "local,id=root,path=/,security_model=none,multidevs=remap,readonly=on",
@@ -198,6 +212,7 @@ class Session:
         self.input_waits = False  # in the selector; a plain file never does, it is always ready
         self.timeline: list[str] = []
         self.starting = StartIndicator(options.quiet)
+        self.silent_since = time.monotonic()
 
     def run(self) -> int:
         self.lab.channel.setblocking(False)
@@ -208,7 +223,10 @@ class Session:
             ready.register(self.resized, selectors.EVENT_READ)
             while True:
                 self._send_more()
-                for key, events in ready.select(self.starting.wait()):
+                happened = ready.select(self._patience())
+                if happened:
+                    self.silent_since = time.monotonic()
+                for key, events in happened:
                     if key.fileobj is self.lab.console:
                         self._console()
                     elif key.fileobj is self.lab.channel and events & selectors.EVENT_READ:
@@ -220,6 +238,16 @@ class Session:
                         self.unsent += frame(b"W", window_size().encode())
                     elif key.fd == self.input_fd:
                         self._input()
+
+    def _patience(self) -> float:
+        """How long to wait for events; looks at the emulated CPUs when there were none for long."""
+        if time.monotonic() >= self.silent_since + SILENCE_SECONDS:
+            if found := stuck_cpu.find_stuck_cpu(self.lab.monitor):
+                raise LabStuck(found)
+            self.silent_since = time.monotonic()
+        left = max(0.0, self.silent_since + SILENCE_SECONDS - time.monotonic())
+        starting = self.starting.wait()
+        return left if starting is None else min(left, starting)
 
     def _follow_window(self) -> None:
         signal.signal(signal.SIGWINCH, lambda *_: None)
@@ -368,6 +396,18 @@ def run_in_lab(options: argparse.Namespace) -> int:
     return status
 
 
+def run_in_labs(options: argparse.Namespace) -> int:
+    """In one lab, or in a further one whenever the emulator of the last has failed."""
+    for lab in range(options.labs):
+        try:
+            return run_in_lab(options)
+        except LabStuck as error:
+            if lab + 1 == options.labs:
+                raise
+            print(f"\nlab: {error}; the command runs again, in another lab", file=sys.stderr, flush=True)
+    raise AssertionError("unreachable")
+
+
 def run_here(options: argparse.Namespace) -> int:
     """The command itself, on a host whose KVM is real (or already in the lab)."""
     results = pathlib.Path(options.results).resolve()
@@ -386,6 +426,8 @@ def main() -> int:
     parser.add_argument("--cpus", type=int, default=max(2, min(4, os.cpu_count() or 2)), help="default: %(default)s")
     parser.add_argument("--memory", type=int, default=default_memory(), metavar="MIB", help="default: %(default)s")
     parser.add_argument("--assignable", action="store_true", help="an IOMMU, a spare e1000e and an NVMe drive to assign")
+    parser.add_argument("--labs", type=int, choices=range(1, 10), default=1, metavar="N",
+                        help="run the command again when a lab's emulated CPUs fail, in at most N labs (default: 1)")
     parser.add_argument("--console", action="store_true", help="show the lab's kernel log on standard error")
     parser.add_argument("--quiet", action="store_true", help="don't say that the lab is starting")
     parser.add_argument("--timeline", action="store_true", help="say how long the lab took to start")
@@ -409,7 +451,7 @@ def main() -> int:
             return 0 if real else 1
         if real and not options.force:
             return run_here(options)
-        return run_in_lab(options)
+        return run_in_labs(options)
     except LabError as error:
         print(f"lab: {error}", file=sys.stderr)
         return LAB_FAILED
