@@ -13,6 +13,7 @@ run_demo() {
     say "This host has no hardware-backed KVM: the guest runs in the lab, which emulates one (docs/lab.md)."
     step "prepare the lab" tests/lab/prepare.sh
   fi
-  exec tests/lab/lab.py -- build/bin/bothyctl run --kernel "$kernel" --initrd "$initrd" --cpus 2 --memory 512M --timeline \
+  # It takes a few seconds, ten in the lab.
+  exec tests/lab/lab.py --labs 3 --timeout 180 -- build/bin/bothyctl run --kernel "$kernel" --initrd "$initrd" --cpus 2 --memory 512M --timeline \
     --cmdline "console=ttyS0 panic=-1 bothy.demo=1${*:+ $*}"
 }

@@ -11,6 +11,7 @@
 #include <csignal>
 #include <cstdio>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -132,6 +133,27 @@ absl::Status Serve(const Flags& flags) {
   return absl::OkStatus();
 }
 
+// An option that takes one of these words.
+template <typename T>
+CLI::Option* AddChoice(CLI::App& app, const std::string& name, T* value,
+                       const std::string& description,
+                       std::vector<std::pair<std::string, T>> words) {
+  return app.add_option_function<std::string>(
+      name,
+      [name, value, words = std::move(words)](const std::string& word) {
+        std::string known;
+        for (const auto& [text, meaning] : words) {
+          if (text == word) {
+            *value = meaning;
+            return;
+          }
+          absl::StrAppend(&known, known.empty() ? "" : ", ", text);
+        }
+        throw CLI::ValidationError(name, absl::StrCat("\"", word, "\" is none of ", known));
+      },
+      description);
+}
+
 int Main(int argc, char** argv) {
   // One heap for all threads. By default each thread that meets another at the heap's lock gets one
   // of its own, for ever: with a thread a vCPU, a server's mappings and private memory would grow
@@ -154,26 +176,23 @@ int Main(int argc, char** argv) {
       ->type_name("UID");
   app.add_flag("--die-with-parent", flags.die_with_parent,
                "end as on SIGTERM when the process that started this one ends");
-  app.add_option("--log-level", flags.log.level, "debug, info, warning or error")
-      ->transform(
-          CLI::CheckedTransformer(std::map<std::string, LogLevel>{{"debug", LogLevel::kDebug},
-                                                                  {"info", LogLevel::kInfo},
-                                                                  {"warning", LogLevel::kWarning},
-                                                                  {"error", LogLevel::kError}})
-              .description(""))
+  AddChoice(app, "--log-level", &flags.log.level, "debug, info, warning or error",
+            {{"debug", LogLevel::kDebug},
+             {"info", LogLevel::kInfo},
+             {"warning", LogLevel::kWarning},
+             {"error", LogLevel::kError}})
       ->type_name("LEVEL");
-  app.add_option("--log-format", flags.log.format,
-                 "text or json, one record a line on standard error")
-      ->transform(
-          CLI::CheckedTransformer(std::map<std::string, LogFormat>{{"text", LogFormat::kText},
-                                                                   {"json", LogFormat::kJson}})
-              .description(""))
+  AddChoice(app, "--log-format", &flags.log.format,
+            "text or json, one record a line on standard error",
+            {{"text", LogFormat::kText}, {"json", LogFormat::kJson}})
       ->type_name("FORMAT");
   try {
     app.parse(argc, argv);
+  } catch (const CLI::Success& help_or_version) {
+    return app.exit(help_or_version);
   } catch (const CLI::ParseError& error) {
-    const int code = app.exit(error);
-    return code == 0 ? 0 : 2;
+    std::fprintf(stderr, "bothy: %s (bothy --help tells more)\n", error.what());
+    return 2;
   }
   ConfigureLogging(flags.log);
   if (const absl::Status status = Serve(flags); !status.ok()) {

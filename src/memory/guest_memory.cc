@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "memory/available_memory.h"
 #include "support/check.h"
 
 #ifndef MADV_POPULATE_WRITE
@@ -73,27 +74,19 @@ absl::Status Populate(uint8_t* data, uint64_t size, const std::stop_token& stop)
   return absl::OkStatus();
 }
 
-// What the host could give without killing anybody, in bytes: an early "no" instead of the OOM
-// killer.
-uint64_t HostAvailableBytes() {
-  UniqueFd file(::open("/proc/meminfo", O_RDONLY | O_CLOEXEC));
-  char text[4096];
-  const ssize_t length = file ? ::read(file.get(), text, sizeof text - 1) : -1;
-  if (length <= 0) return UINT64_MAX;
-  text[length] = '\0';
-  const char* at = std::strstr(text, "MemAvailable:");
-  return at == nullptr ? UINT64_MAX : std::strtoull(at + 13, nullptr, 10) * kKiB;
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<GuestMemory>> GuestMemory::Create(
     const GuestMemoryOptions& options) {
   const uint64_t size = options.layout.ram_bytes;
-  if (options.populate_and_lock && size > HostAvailableBytes()) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "memory_mb: ", size / kMiB, " MiB of RAM can't be populated, the host has only ",
-        HostAvailableBytes() / kMiB, " MiB available; ask for less or set allow_overcommit"));
+  if (options.populate_and_lock) {
+    // An early "no" instead of the OOM killer.
+    if (const uint64_t available = AvailableMemoryBytes(); size > available) {
+      return absl::ResourceExhaustedError(absl::StrCat(
+          "memory_mb: ", size / kMiB,
+          " MiB of RAM can't be populated, the host or the server's cgroup has only ",
+          available / kMiB, " MiB left; ask for less, raise memory.max, or set allow_overcommit"));
+    }
   }
   UniqueFd fd(::memfd_create("guest-ram", MFD_CLOEXEC));
   if (!fd) return ErrnoStatus(errno, "memfd_create for guest RAM");

@@ -79,7 +79,7 @@ Lifecycle::Lifecycle(EventLoop& control, machine::MachineFactory factory)
 
 Lifecycle::~Lifecycle() {
   *self_ = nullptr;
-  StopCreating();
+  EndCreating();
   for (Queued& queued : queue_) {
     if (queued.call.done) queued.call.done(absl::CancelledError("the server is ending"));
   }
@@ -98,6 +98,11 @@ std::stop_source Lifecycle::Create(MachineConfig config, std::string log_id, std
            .stop = stop});
   return stop;
 }
+void Lifecycle::EndCreating() {
+  creating_ended_ = true;
+  creating_.request_stop();
+}
+
 void Lifecycle::Resume(Call call) {
   Enqueue({.operation = Operation::kResume, .call = std::move(call)});
 }
@@ -137,6 +142,10 @@ void Lifecycle::Begin(Queued queued) {
   if (queued.operation == Operation::kPowerEvent) return BeginPowerEvent(queued);
   if (queued.call.abandoned && queued.call.abandoned()) {
     queued.call.done(absl::CancelledError("the caller is gone"));
+    return Finish();
+  }
+  if (queued.operation == Operation::kCreate && creating_ended_) {
+    queued.call.done(absl::CancelledError("the server is ending"));
     return Finish();
   }
   switch (kLegality[static_cast<size_t>(state_)][static_cast<size_t>(queued.operation)]) {

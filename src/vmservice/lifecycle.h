@@ -49,8 +49,9 @@ class Lifecycle {
   // is gone.
   std::stop_source Create(machine::MachineConfig config, std::string log_id, std::string remark,
                           Call call);
-  // Has a creation that is under way given up, and answers it Cancelled: for a server that ends.
-  void StopCreating() { creating_.request_stop(); }
+  // From now on there is no new VM, for a server that ends: a creation under way is given up, and
+  // every further one, too, is answered Cancelled.
+  void EndCreating();
   void Resume(Call call);
   void Pause(Call call);
   void Teardown(Call call);
@@ -102,6 +103,7 @@ class Lifecycle {
   std::string halt_reason_;
   std::unique_ptr<machine::Machine> machine_;
   std::stop_source creating_{std::nostopstate};  // of the creation under way, or the last one
+  bool creating_ended_ = false;
   machine::PowerActions power_actions_;
   LogLimiter power_log_;
   uint64_t machine_id_ = 0;

@@ -365,12 +365,15 @@ TEST_F(LifecycleTest, AStoppedCreationIsGivenUp) {
   EXPECT_EQ(Create()->Code(), StatusCode::kOk);
 }
 
-TEST_F(LifecycleTest, AnEndingServerGivesUpTheCreationUnderWay) {
+TEST_F(LifecycleTest, AnEndingServerCreatesNothingAnyMore) {
   host_.hold_create = true;
   const AnswerPtr create = Create();
   host_.WaitUntilCreating();
-  OnControl([this] { lifecycle_->StopCreating(); });
+  const AnswerPtr queued = Create();
+  OnControl([this] { lifecycle_->EndCreating(); });
   EXPECT_EQ(create->Code(), StatusCode::kCancelled);
+  EXPECT_EQ(queued->Code(), StatusCode::kCancelled);
+  EXPECT_EQ(Create()->Code(), StatusCode::kCancelled);
   EXPECT_EQ(Teardown()->Code(), StatusCode::kOk);
 }
 

@@ -161,7 +161,7 @@ void VmService::VMSocket(Call, wire::VMSocketRequest, ttrpc::Reply<Empty> reply)
 void VmService::Quit(Call, Empty request, ttrpc::Reply<Empty> reply) {
   if (RefusedUnknownFields(request, reply)) return;
   auto shared = std::make_shared<ttrpc::Reply<Empty>>(std::move(reply));
-  lifecycle_.StopCreating();
+  lifecycle_.EndCreating();
   // Not abandoned with its caller: whoever asked a server to end meant it.
   lifecycle_.Teardown({.abandoned = {}, .done = [this, shared](const absl::Status&) {
                          (*shared)(Empty());
@@ -176,7 +176,7 @@ void VmService::WarmUp() {
 
 void VmService::Quit() {
   if (std::exchange(quitting_, true)) return;
-  lifecycle_.StopCreating();
+  lifecycle_.EndCreating();
   lifecycle_.Teardown({.abandoned = {}, .done = [this](const absl::Status&) { on_quit_(); }});
 }
 

@@ -456,6 +456,8 @@ TEST_P(QuitTest, DoesNotWaitForACreate) {
   std::promise<absl::Status> created;
   vm_->CreateVMAsync(Request(), {},
                      [&](const auto& answer) { created.set_value(answer.status()); });
+  std::promise<absl::Status> queued;
+  vm_->CreateVMAsync(Request(), {}, [&](const auto& answer) { queued.set_value(answer.status()); });
   host_.AwaitCreating();
   if (GetParam()) {
     EXPECT_TRUE(vm_->Quit({}).ok());
@@ -463,6 +465,8 @@ TEST_P(QuitTest, DoesNotWaitForACreate) {
     OnControl([this] { service_->Quit(); });
   }
   EXPECT_EQ(created.get_future().get().code(), StatusCode::kCancelled);
+  EXPECT_EQ(queued.get_future().get().code(), StatusCode::kCancelled);
+  EXPECT_EQ(host_.made(), 0);
   quit_.get_future().get();
 }
 

@@ -104,6 +104,11 @@ TEST_F(ProcessTest, AnUnknownFlagIsAnErrorAndHelpIsNone) {
   const ProgramResult unknown = RunProgram({BOTHY_SERVER, "--no-such-flag"});
   EXPECT_TRUE(WIFEXITED(unknown.status) && WEXITSTATUS(unknown.status) == 2);
   EXPECT_THAT(unknown.error_output, HasSubstr("--no-such-flag"));
+  const ProgramResult wrong = RunProgram({BOTHY_SERVER, "--log-level", "loud"});
+  EXPECT_TRUE(WIFEXITED(wrong.status) && WEXITSTATUS(wrong.status) == 2);
+  EXPECT_EQ(wrong.error_output,
+            "bothy: --log-level: \"loud\" is none of debug, info, warning, error (bothy --help "
+            "tells more)\n");
   const ProgramResult help = RunProgram({BOTHY_SERVER, "--help"});
   EXPECT_TRUE(EndedWell(help.status));
   EXPECT_THAT(help.output, HasSubstr("--ttrpc"));
