@@ -53,7 +53,8 @@ def describe(pid: int) -> list[str]:
         except OSError:
             return "?"
 
-    lines = [f"{pid}: {read(folder / 'cmdline') or read(folder / 'comm')}"]
+    # Not its command line: reading that waits for a process that is stuck with its memory map locked.
+    lines = [f"{pid}: {read(folder / 'comm')}, child of {(stat_fields(pid) or '??')[1]}"]
     try:
         tasks = sorted((folder / "task").iterdir())
     except OSError:
@@ -98,6 +99,8 @@ def start(command: list[str]) -> int:
     pid = os.fork()
     if pid == 0:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+        for ignored_by_python in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(ignored_by_python, signal.SIG_DFL)
         try:
             os.execvp(command[0], command)
         except OSError as error:
@@ -120,6 +123,13 @@ def main(arguments: list[str]) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     deadline = time.monotonic() + seconds
     command = start(arguments[2:])
+
+    def end_too(number: int, _: object) -> None:
+        end(command)
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, end_too)
+    signal.signal(signal.SIGHUP, end_too)
     while (status := reap(command)) is None:
         if (left := deadline - time.monotonic()) <= 0:
             print(f"\n{arguments[2]} did not end in {seconds} s.", file=sys.stderr)

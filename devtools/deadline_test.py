@@ -32,16 +32,26 @@ class DeadlineTest(unittest.TestCase):
     def test_tells_a_death_by_a_signal(self):
         self.assertEqual(run(60, "sh", "-c", "kill -TERM $$").returncode, 128 + 15)
 
+    def test_leaves_signals_as_they_are_by_default(self):
+        self.assertEqual(run(60, "sh", "-c", "kill -PIPE $$").returncode, 128 + 13)
+
+    def test_ends_the_command_when_it_is_ended_itself(self):
+        process = subprocess.Popen([sys.executable, DEADLINE, "60", "--", "sh", "-c", "echo $$; exec sleep 1000"], stdout=subprocess.PIPE)
+        command = int(process.stdout.readline())
+        process.terminate()
+        self.assertEqual(process.wait(), 128 + 15)
+        self.assertFalse(alive(command))
+        process.stdout.close()
+
     def test_says_what_was_going_on_and_ends_it(self):
         with tempfile.TemporaryDirectory() as folder:
             # A grandchild that is orphaned and in a session of its own is one of the command's all the same.
             script = f"(setsid sleep 1000 & echo $! >{folder}/orphan); sleep 1001"
-            result = run(1, "sh", "-c", script)
+            result = run(5, "sh", "-c", script)
             orphan = int((pathlib.Path(folder) / "orphan").read_text(encoding="utf-8"))
         self.assertEqual(result.returncode, 124)
-        self.assertIn("did not end in 1 s", result.stderr)
-        self.assertIn("sleep 1000", result.stderr)
-        self.assertIn("sleep 1001", result.stderr)
+        self.assertIn("did not end in 5 s", result.stderr)
+        self.assertEqual(result.stderr.count(": sleep, child of "), 2, result.stderr)
         self.assertFalse(alive(orphan))
 
     def test_refuses_other_command_lines(self):

@@ -71,7 +71,7 @@ run_test() {
     if [[ ! -r /dev/kvm || ! -w /dev/kvm ]]; then in_lab=(tests/lab/lab.py --labs 3 --); fi
     ((${#in_lab[@]} == 0)) || step "prepare the lab" tests/lab/prepare.sh
     ctest_command release micro --timeout 120 "$@"
-    suite micro 10 "${in_lab[@]}" "${command[@]}"
+    suite micro 20 "${in_lab[@]}" "${command[@]}"
   fi
   if [[ -v chosen[asan] ]]; then
     build_preset asan
@@ -89,7 +89,7 @@ run_test() {
   fi
   if [[ -v chosen[host] ]]; then
     ctest_command release host --timeout 600 "$@"
-    suite host 10 "${command[@]}"
+    suite host 25 "${command[@]}"
   fi
   if [[ -v chosen[lab] ]]; then
     ctest_command release lab --timeout 600 "$@"

@@ -46,8 +46,8 @@ class Machine {
 
 // Builds a paused machine. All or nothing: a failure leaves the host as it was. Errors begin with
 // the field at fault
-// ("memory_config.memory_mb: ..."). May block; gives up with Cancelled soon after a stop is
-// requested.
+// ("memory_config.memory_mb: ..."). May block; a stop
+// that is requested while it populates RAM has it give up with Cancelled soon.
 using MachineFactory = std::function<absl::StatusOr<std::unique_ptr<Machine>>(
     const MachineConfig&, PowerObserver, const std::stop_token&)>;
 

@@ -99,6 +99,7 @@ absl::StatusOr<std::unique_ptr<Machine>> PcMachine::Create(
                         absl::StrCat("memory_config.", std::string(memory.status().message())));
   }
   machine->memory_ = std::move(memory).value();
+  if (stop.stop_requested()) return absl::CancelledError("the creation was given up");
 
   // Unpacking a kernel takes longer than all the rest: it has a thread of its own, beside the
   // hypervisor's set-up.

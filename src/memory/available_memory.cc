@@ -36,12 +36,14 @@ uint64_t SumOf(const std::string& path, std::string_view first, std::string_view
 // Of one version of cgroups.
 struct Files {
   const char* limit;
+  const char* soft_limit;
   const char* usage;
   const char* inactive_cache;  // in memory.stat
   const char* active_cache;
 };
-constexpr Files kVersion2 = {"/memory.max", "/memory.current", "inactive_file", "active_file"};
-constexpr Files kVersion1 = {"/memory.limit_in_bytes", "/memory.usage_in_bytes",
+constexpr Files kVersion2 = {"/memory.max", "/memory.high", "/memory.current", "inactive_file",
+                             "active_file"};
+constexpr Files kVersion1 = {"/memory.limit_in_bytes", "/none", "/memory.usage_in_bytes",
                              "total_inactive_file", "total_active_file"};
 
 // What the limits of the cgroup `path` below `mount`, and of those around it, leave. A path that
@@ -50,13 +52,14 @@ uint64_t LeftInCgroup(const std::string& mount, std::string path, const Files& f
   uint64_t left = UINT64_MAX;
   while (true) {
     const std::string folder = mount + (path == "/" ? "" : path);
-    const std::optional<uint64_t> limit = ReadNumber(folder + files.limit);
+    const uint64_t limit = std::min(ReadNumber(folder + files.limit).value_or(UINT64_MAX),
+                                    ReadNumber(folder + files.soft_limit).value_or(UINT64_MAX));
     const std::optional<uint64_t> usage = ReadNumber(folder + files.usage);
-    if (limit && usage) {
+    if (limit != UINT64_MAX && usage) {
       const uint64_t cache =
           SumOf(folder + "/memory.stat", files.inactive_cache, files.active_cache);
       const uint64_t in_use = *usage - std::min(*usage, cache);
-      left = std::min(left, *limit - std::min(*limit, in_use));
+      left = std::min(left, limit - std::min(limit, in_use));
     }
     if (path.empty() || path == "/") return left;
     path.resize(path.rfind('/'));

@@ -50,6 +50,13 @@ TEST_F(AvailableMemoryTest, IsWhatTheTightestCgroupLeaves) {
   EXPECT_EQ(Available(), 200 * kMiB);
 }
 
+TEST_F(AvailableMemoryTest, KeepsBelowTheLimitThatThrottles) {
+  Host(1000, "0::/vm\n");
+  Cgroup("sys/fs/cgroup/vm", "max", 10 * kMiB);
+  File("sys/fs/cgroup/vm/memory.high", std::to_string(50 * kMiB) + "\n");
+  EXPECT_EQ(Available(), 40 * kMiB);
+}
+
 TEST_F(AvailableMemoryTest, CountsThePageCacheAsFree) {
   Host(1000, "0::/vm\n");
   Cgroup("sys/fs/cgroup/vm", std::to_string(300 * kMiB), 100 * kMiB, 80 * kMiB);

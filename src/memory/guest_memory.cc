@@ -29,6 +29,11 @@ namespace {
 
 constexpr uint64_t kHugePageSize = 2 * kMiB;
 
+// What a VM costs besides its RAM, generously: page tables, KVM's own and the host's, and what the
+// server takes while it loads a kernel.
+constexpr uint64_t kPageTablesShare = 256;
+constexpr uint64_t kServerBytes = 32 * kMiB;
+
 constexpr uint64_t AlignUp(uint64_t value, uint64_t alignment) {
   return (value + alignment - 1) & ~(alignment - 1);
 }
@@ -81,11 +86,15 @@ absl::StatusOr<std::unique_ptr<GuestMemory>> GuestMemory::Create(
   const uint64_t size = options.layout.ram_bytes;
   if (options.populate_and_lock) {
     // An early "no" instead of the OOM killer.
-    if (const uint64_t available = AvailableMemoryBytes(); size > available) {
-      return absl::ResourceExhaustedError(absl::StrCat(
-          "memory_mb: ", size / kMiB,
-          " MiB of RAM can't be populated, the host or the server's cgroup has only ",
-          available / kMiB, " MiB left; ask for less, raise memory.max, or set allow_overcommit"));
+    if (const uint64_t available = AvailableMemoryBytes();
+        available < kServerBytes + size / kPageTablesShare ||
+        size > available - kServerBytes - size / kPageTablesShare) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("memory_mb: ", size / kMiB,
+                       " MiB of RAM can't be populated, the host or the server's cgroup has only ",
+                       available / kMiB,
+                       " MiB left for all that a VM needs; ask for less, raise the limit, or set "
+                       "allow_overcommit"));
     }
   }
   UniqueFd fd(::memfd_create("guest-ram", MFD_CLOEXEC));

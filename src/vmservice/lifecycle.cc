@@ -215,10 +215,12 @@ void Lifecycle::BeginCreate(Queued queued) {
     }
     machine_ = std::move(built->machine);
     power_actions_ = built->config.power;
-    if (call.abandoned && call.abandoned()) {
-      LogInfo("vm", "CreateVM's caller is gone or its deadline passed; freeing the VM");
-      return Free([this, call] {
-        call.done(absl::CancelledError("the caller is gone"));
+    if (creating_ended_ || (call.abandoned && call.abandoned())) {
+      const std::string why = creating_ended_ ? "the server is ending"
+                                              : "the caller is gone or its deadline has passed";
+      LogInfo("vm", absl::StrCat("freeing a VM that has just been created: ", why));
+      return Free([this, call, why] {
+        call.done(absl::CancelledError(why));
         Finish();
       });
     }

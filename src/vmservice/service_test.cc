@@ -451,6 +451,29 @@ TEST_F(ServiceTest, ACreateWhoseCallerLeavesIsGivenUp) {
 class QuitTest : public ServiceTest, public ::testing::WithParamInterface<bool> {};
 INSTANTIATE_TEST_SUITE_P(FromBoth, QuitTest, ::testing::Bool());
 
+TEST_P(QuitTest, UndoesACreateThatIsTooFarOnToBeGivenUp) {
+  host_.HoldCreate();
+  std::promise<absl::Status> created;
+  vm_->CreateVMAsync(Request(), {},
+                     [&](const auto& answer) { created.set_value(answer.status()); });
+  host_.AwaitCreating();
+  std::promise<absl::Status> quit;
+  if (GetParam()) {
+    vm_->QuitAsync({}, {}, [&](const auto& answer) { quit.set_value(answer.status()); });
+    // Behind Quit on the same connection.
+    EXPECT_TRUE(vm_->CapabilitiesVM({}).ok());
+  } else {
+    OnControl([this] { service_->Quit(); });
+    quit.set_value(absl::OkStatus());
+  }
+  host_.LetCreate();
+  EXPECT_EQ(created.get_future().get().code(), StatusCode::kCancelled);
+  EXPECT_EQ(quit.get_future().get(), absl::OkStatus());
+  quit_.get_future().get();
+  EXPECT_EQ(host_.made(), 1);
+  EXPECT_EQ(host_.alive(), 0);
+}
+
 TEST_P(QuitTest, DoesNotWaitForACreate) {
   host_.CreateUntilStopped();
   std::promise<absl::Status> created;

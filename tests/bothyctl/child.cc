@@ -101,20 +101,21 @@ Child::~Child() {
 }
 
 bool Child::ReadSome(Until until) {
-  pollfd fds[3] = {{.fd = out_.get(), .events = POLLIN, .revents = 0},
-                   {.fd = err_.get(), .events = POLLIN, .revents = 0},
-                   {.fd = pidfd_.get(), .events = POLLIN, .revents = 0}};
+  // The program first: what it wrote before the end that is seen there is seen behind it.
+  const int program = until == Until::kEndOfProgram ? pidfd_.get() : -1;
+  pollfd fds[3] = {{.fd = program, .events = POLLIN, .revents = 0},
+                   {.fd = out_.get(), .events = POLLIN, .revents = 0},
+                   {.fd = err_.get(), .events = POLLIN, .revents = 0}};
   if (!out_ && !err_) return false;
-  const int ready =
-      ::poll(fds, until == Until::kEndOfProgram ? 3 : 2, static_cast<int>(Patience().count()));
+  const int ready = ::poll(fds, 3, static_cast<int>(Patience().count()));
   if (ready <= 0) {
     ADD_FAILURE() << "nothing came any more; so far: " << output_ << error_output_;
     ::kill(pid_, SIGKILL);  // nobody shall wait for it
     return false;
   }
-  if (fds[2].revents != 0 && ready == 1) return false;
-  if (fds[0].revents != 0 && !Append(out_, &output_)) out_.Reset();
-  if (fds[1].revents != 0 && !Append(err_, &error_output_)) err_.Reset();
+  if (fds[0].revents != 0 && ready == 1) return false;
+  if (fds[1].revents != 0 && !Append(out_, &output_)) out_.Reset();
+  if (fds[2].revents != 0 && !Append(err_, &error_output_)) err_.Reset();
   return true;
 }
 

@@ -44,10 +44,6 @@ class LabError(Exception):
     """The lab failed, not the command in it."""
 
 
-class LabTimeout(LabError):
-    """The command had no more time."""
-
-
 class LabStuck(LabError):
     """The emulator failed (stuck_cpu.py)."""
 
@@ -246,7 +242,9 @@ class Session:
     def _patience(self) -> float:
         """How long to wait for events; looks at the emulated CPUs when there were none for long."""
         if self.options.timeout and time.monotonic() >= self.lab.started + self.options.timeout:
-            raise LabTimeout(stuck_cpu.find_stuck_cpu(self.lab.monitor) or f"the command did not end in {self.options.timeout} s")
+            if found := stuck_cpu.find_stuck_cpu(self.lab.monitor):
+                raise LabStuck(found)
+            raise LabError(f"the command did not end in {self.options.timeout} s")
         if time.monotonic() >= self.silent_since + SILENCE_SECONDS:
             if found := stuck_cpu.find_stuck_cpu(self.lab.monitor):
                 raise LabStuck(found)
@@ -397,6 +395,7 @@ def run_in_lab(options: argparse.Namespace) -> int:
         status = session.run()
     finally:
         lab.end()
+        signal.set_wakeup_fd(-1)
         if saved:
             termios.tcsetattr(0, termios.TCSADRAIN, saved)
     if options.timeline:
@@ -435,7 +434,7 @@ def main() -> int:
     parser.add_argument("--memory", type=int, default=default_memory(), metavar="MIB", help="default: %(default)s")
     parser.add_argument("--assignable", action="store_true", help="an IOMMU, a spare e1000e and an NVMe drive to assign")
     parser.add_argument("--labs", type=int, choices=range(1, 10), default=1, metavar="N",
-                        help="run the command again when a lab's emulated CPUs fail, in at most N labs (default: 1)")
+                        help="run the command again when a lab's emulated CPUs fail, in at most N labs (default: 1); for commands without input")
     parser.add_argument("--timeout", type=int, metavar="SECONDS", help="give the command up after so long, with exit status 125")
     parser.add_argument("--console", action="store_true", help="show the lab's kernel log on standard error")
     parser.add_argument("--quiet", action="store_true", help="don't say that the lab is starting")

@@ -32,11 +32,13 @@ def sleeping_cpus(registers: str) -> list[int]:
 
 def pending_interrupt(lapic: str) -> int | None:
     """The highest vector that the CPU would have to take now, from the monitor's "info lapic"."""
-    requested = re.search(r"^IRR[\t ]+(\d[\d ]*)", lapic, re.MULTILINE)
+    requested = re.search(r"^IRR[\t ]+(.*)$", lapic, re.MULTILINE)
     priority = re.search(r"\bPPR 0x([0-9a-f]+)", lapic)
-    if not requested or not priority:
+    # "31(level) 236 ", or "(none)"
+    vectors = [int(number) for number in re.findall(r"\d+", requested[1])] if requested else []
+    if not vectors or not priority:
         return None
-    vector = max(int(field) for field in requested[1].split())
+    vector = max(vectors)
     return vector if vector >> 4 > int(priority[1], 16) >> 4 else None
 
 
@@ -46,21 +48,22 @@ class Monitor:
     def __init__(self, connection: socket.socket):
         self.connection = connection
         self.received = b""
-        self.greeted = False
+        self.commands = 0
 
     def ask(self, command: str) -> str:
         """What the human monitor prints; "" when QEMU doesn't answer (it may be ending)."""
         self.connection.settimeout(MONITOR_SECONDS)
         try:
-            if not self.greeted:
+            if self.commands == 0:
                 self._execute({"execute": "qmp_capabilities"})
-                self.greeted = True
             return str(self._execute({"execute": "human-monitor-command", "arguments": {"command-line": command}}))
         except (OSError, ValueError):
             return ""
 
     def _execute(self, command: dict) -> object:
-        self.connection.sendall(json.dumps(command).encode() + b"\n")
+        self.commands += 1
+        number = self.commands
+        self.connection.sendall(json.dumps({**command, "id": number}).encode() + b"\n")
         while True:
             while b"\n" not in self.received:
                 chunk = self.connection.recv(65536)
@@ -69,6 +72,8 @@ class Monitor:
                 self.received += chunk
             line, self.received = self.received.split(b"\n", 1)
             message = json.loads(line)
+            if message.get("id") != number:
+                continue  # a greeting, an event, or an answer that came too late
             if "return" in message:
                 return message["return"]
             if "error" in message:

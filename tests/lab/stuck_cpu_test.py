@@ -37,7 +37,7 @@ class FakeQemu(threading.Thread):
                 else:
                     cpu = cpus[int(words[2])]
                     answer = LAPIC.format(number=words[2], requested=cpu[2], priority=cpu[3])
-            lines.write(b'{"event": "NICE"}\n' + json.dumps({"return": answer}).encode() + b"\n")
+            lines.write(b'{"event": "NICE"}\n' + json.dumps({"return": answer, "id": request["id"]}).encode() + b"\n")
             lines.flush()
 
 
@@ -51,7 +51,7 @@ def find(*observations):
         return found
 
 
-STUCK = (0x246, 1, "236 251 ", 0x10)
+STUCK = (0x246, 1, "31(level) 236 251 ", 0x10)
 IDLE = (0x246, 1, "(none)", 0x10)
 
 
