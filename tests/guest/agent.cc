@@ -254,8 +254,11 @@ class Control {
   }
 
   void Kill(const std::string& id, int signal_number) {
-    for (const Job& job : jobs_)
-      if (job.id == id) kill(-job.pid, signal_number);
+    for (const Job& job : jobs_) {
+      if (job.id != id) continue;
+      // It has no process group of its own before its first steps are done, and no children either.
+      if (kill(-job.pid, signal_number) != 0 && errno == ESRCH) kill(job.pid, signal_number);
+    }
   }
 
   void Forward(Job* job, bool all) {
