@@ -86,9 +86,8 @@ absl::StatusOr<std::unique_ptr<GuestMemory>> GuestMemory::Create(
   const uint64_t size = options.layout.ram_bytes;
   if (options.populate_and_lock) {
     // An early "no" instead of the OOM killer.
-    if (const uint64_t available = AvailableMemoryBytes();
-        available < kServerBytes + size / kPageTablesShare ||
-        size > available - kServerBytes - size / kPageTablesShare) {
+    const uint64_t needed = size + size / kPageTablesShare + kServerBytes;
+    if (const uint64_t available = AvailableMemoryBytes(); needed > available) {
       return absl::ResourceExhaustedError(
           absl::StrCat("memory_mb: ", size / kMiB,
                        " MiB of RAM can't be populated, the host or the server's cgroup has only ",
