@@ -117,17 +117,19 @@ TEST_F(EventQueueTest, ACancelledEventIsNotSentAndItsBufferIsNoOthersAnswer) {
   events_.Cancel(Send(9, waiting));
   EXPECT_EQ(waiting, Outcome::kCancelled);
   GiveBuffer(0);
+  GiveBuffer(1);
   EXPECT_EQ(ReasonIn(0), 0U);
   std::optional<Outcome> out;
   const uint64_t id = Send(1, out);
   events_.Cancel(id);
   events_.Cancel(id);
   EXPECT_EQ(out, Outcome::kCancelled);
-  GiveBuffer(1);
   std::optional<Outcome> later;
   Send(2, later);
   GiveBuffer(0);
   EXPECT_FALSE(later.has_value());
+  GiveBuffer(1);
+  EXPECT_EQ(later, Outcome::kHandled);
 }
 
 TEST_F(EventQueueTest, RefusesABufferTooSmallForAnEvent) {
