@@ -138,7 +138,8 @@ absl::Status Virtqueue::Walk(uint16_t head, Chain& chain) {
                                                        " bytes at 0x",
                                                        absl::Hex(descriptor.address)));
       }
-      const auto host = memory_.HostRange(descriptor.address, descriptor.length);
+      const auto host =
+          memory_.HostRange(descriptor.address, descriptor.length, memory::Access::kRead);
       if (!host.ok()) {
         return absl::InvalidArgumentError(absl::StrCat(
             "an indirect table at 0x", absl::Hex(descriptor.address), ", which isn't RAM"));
@@ -166,7 +167,8 @@ absl::Status Virtqueue::AddBuffer(const Descriptor& descriptor, uint32_t positio
         absl::StrCat("descriptor ", position, " is to be read, one before it to be written"));
   }
   if (descriptor.length == 0) return absl::OkStatus();
-  const auto host = memory_.HostRange(descriptor.address, descriptor.length);
+  const auto host = memory_.HostRange(descriptor.address, descriptor.length,
+                                      writable ? memory::Access::kWrite : memory::Access::kRead);
   if (!host.ok()) {
     return absl::InvalidArgumentError(absl::StrCat("a buffer of ", descriptor.length,
                                                    " bytes at 0x", absl::Hex(descriptor.address),
