@@ -49,6 +49,18 @@ struct Extent {
   bool writable = false;
 };
 
+// Where the contents of a run are kept: for copying no more than there is, and for committing a
+// differencing disk into its parent.
+struct Presence {
+  enum class Kind : uint8_t {
+    kHere,    // in this disk's own file
+    kZero,    // nowhere: this disk says that it reads as zero, whatever a parent holds
+    kParent,  // as the parent has it; zero past the parent's end
+  };
+  Kind kind = Kind::kHere;
+  uint64_t length = 0;  // bytes from the offset asked for, at least one sector
+};
+
 // Facts of a format for inspection and `bothyctl disk info`, in the order they are shown.
 struct Fact {
   std::string name;  // "block_size_bytes"
@@ -70,6 +82,11 @@ class Disk {
   // writing to mapped pages of a kFile extent is writing to the disk.
   virtual Task<absl::StatusOr<Extent>> MapExtent(uint64_t offset) = 0;
 
+  // The run of one kind that begins at `offset`, or a part of it. Only costs looking at tables.
+  virtual Task<absl::StatusOr<Presence>> FindPresence(uint64_t offset) {
+    co_return Presence{.kind = Presence::Kind::kHere, .length = geometry().size_bytes - offset};
+  }
+
   // Looks again at the image, whose file somebody grew (a raw file, a block device); geometry() is
   // new afterwards.
   virtual absl::Status Refresh() { return absl::OkStatus(); }
@@ -86,6 +103,9 @@ class Disk {
   [[nodiscard]] virtual const Disk* parent() const { return nullptr; }
   // What the guest can know the disk by: the format's own identity, or none.
   [[nodiscard]] virtual std::optional<Guid> identity() const { return std::nullopt; }
+  // What a differencing image records of the disk it differs from, so that it notices when the
+  // parent isn't what it was: the DataWriteGuid of a VHDX.
+  [[nodiscard]] virtual std::optional<Guid> linkage() const { return std::nullopt; }
 };
 
 // InvalidArgument, naming the offset, unless `request` is a whole number of sectors within the
