@@ -77,6 +77,9 @@ class PcMachine final : public Machine, private chipset::PowerSink {
 absl::StatusOr<std::unique_ptr<Machine>> PcMachine::Create(
     std::shared_ptr<hypervisor::Hypervisor> hypervisor, EventLoop& control,
     const MachineConfig& config, PowerObserver observer, const std::stop_token& stop) {
+  if (!config.scsi_disks.empty() || !config.pmem_disks.empty()) {
+    return absl::UnimplementedError("devices_config: this build doesn't support disks");
+  }
   const hypervisor::HostLimits& limits = hypervisor->limits();
   if (config.processors.count > limits.max_vcpus) {
     return absl::InvalidArgumentError(
@@ -264,7 +267,11 @@ void PcMachine::ModifyPmemDisk(Change /*change*/, PmemDiskConfig /*disk*/, std::
   done(absl::UnimplementedError("vpmem_disk: this build doesn't support persistent memory"));
 }
 
-void PcMachine::Inspect(inspect::Node& root) const { root.Child("processors", *processors_); }
+void PcMachine::Inspect(inspect::Node& root) const {
+  root.Child("memory", *memory_);
+  root.Child("processors", *processors_);
+  root.Child("chipset", *chipset_);
+}
 
 }  // namespace
 
