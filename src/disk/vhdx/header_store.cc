@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "disk/vhdx/damage.h"
+#include "disk/damage.h"
 #include "support/check.h"
 
 namespace bothy::disk::vhdx {

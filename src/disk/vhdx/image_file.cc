@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "disk/vhdx/damage.h"
+#include "disk/damage.h"
 #include "disk/vhdx/log_replay.h"
 
 namespace bothy::disk::vhdx {

@@ -3,7 +3,7 @@
 #include <array>
 
 #include "absl/strings/str_cat.h"
-#include "disk/vhdx/damage.h"
+#include "disk/damage.h"
 #include "disk/vhdx/format.h"
 
 namespace bothy::disk::vhdx {

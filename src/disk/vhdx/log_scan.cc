@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <map>
 
+#include "disk/damage.h"
 #include "disk/vhdx/crc32c.h"
-#include "disk/vhdx/damage.h"
 #include "support/check.h"
 
 namespace bothy::disk::vhdx {

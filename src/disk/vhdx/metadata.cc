@@ -7,7 +7,7 @@
 #include <tuple>
 
 #include "absl/strings/str_cat.h"
-#include "disk/vhdx/damage.h"
+#include "disk/damage.h"
 #include "disk/vhdx/vhdx.h"
 #include "support/check.h"
 #include "support/endian.h"

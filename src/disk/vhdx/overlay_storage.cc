@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "disk/vhdx/buffers.h"
+#include "disk/buffers.h"
 
 namespace bothy::disk::vhdx {
 

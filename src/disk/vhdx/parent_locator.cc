@@ -1,13 +1,13 @@
 #include "disk/vhdx/parent_locator.h"
 
 #include <algorithm>
-#include <cctype>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
-#include "disk/vhdx/damage.h"
+#include "disk/damage.h"
+#include "disk/utf16.h"
 #include "disk/vhdx/format.h"
-#include "disk/vhdx/utf16.h"
+#include "disk/windows_path.h"
 #include "support/endian.h"
 
 namespace bothy::disk::vhdx {
@@ -32,11 +32,6 @@ absl::StatusOr<std::string> ReadString(std::span<const uint8_t> bytes, uint64_t 
   absl::StatusOr<std::string> text = Utf16ToUtf8(bytes.subspan(at, length));
   if (!text.ok()) return Damaged(offset + at, field, std::string(text.status().message()));
   return text;
-}
-
-bool BeginsWithDrive(std::string_view path) {
-  return path.size() >= 2 && std::isalpha(static_cast<unsigned char>(path[0])) != 0 &&
-         path[1] == ':';
 }
 
 }  // namespace
@@ -163,40 +158,14 @@ absl::StatusOr<std::string> SpellPath(const std::string& path, bool absolute) {
       path.starts_with(R"(..\)")) {
     return path;
   }
-  if (path.empty() || path.starts_with("/") != absolute) {
+  if (path.starts_with("/") != absolute) {
     return absl::InvalidArgumentError(
         absl::StrCat("parent path ", path, ": not ", absolute ? "absolute" : "relative"));
   }
-  if (path.find('\\') != std::string::npos) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("parent path ", path, ": VHDX can't tell its backslash from a separator"));
-  }
-  std::string spelled = absolute ? path.substr(1) : path;
-  std::ranges::replace(spelled, '/', '\\');
-  if (absolute) return absl::StrCat(std::string(kExtendedPrefix), spelled);
-  return spelled.starts_with(".") ? spelled : absl::StrCat(R"(.\)", spelled);
-}
-
-std::string PosixPath(std::string_view spelled) {
-  bool absolute = false;
-  if (spelled.starts_with(kExtendedPrefix)) {
-    absolute = true;
-    spelled.remove_prefix(kExtendedPrefix.size());
-    if (spelled.starts_with("Volume{")) {
-      spelled.remove_prefix(std::min(spelled.find('\\'), spelled.size()));
-    } else if (spelled.starts_with(R"(UNC\)")) {
-      spelled.remove_prefix(3);
-    }
-  }
-  if (BeginsWithDrive(spelled)) {
-    absolute = true;
-    spelled.remove_prefix(2);
-  }
-  std::string path(spelled);
-  std::ranges::replace(path, '\\', '/');
-  while (path.starts_with("//")) path.erase(0, 1);
-  if (absolute && !path.starts_with("/")) path.insert(0, "/");
-  return path;
+  ASSIGN_OR_RETURN(std::string spelled, WindowsPath(path));
+  if (!absolute) return spelled;
+  // "\\?\" stands for the first separator, too.
+  return absl::StrCat(std::string(kExtendedPrefix), spelled.substr(1));
 }
 
 }  // namespace bothy::disk::vhdx

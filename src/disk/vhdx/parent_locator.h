@@ -47,8 +47,5 @@ absl::StatusOr<std::vector<uint8_t>> BuildParentLocator(const ParentLocator& loc
 // a relative path where `absolute` is wanted and the other way round, and for a backslash within a
 // POSIX name, which couldn't be told from a separator.
 absl::StatusOr<std::string> SpellPath(const std::string& path, bool absolute);
-// The reverse: "\\?\C:\images\base.vhdx" and "\\?\Volume{…}\images\base.vhdx" are
-// "/images/base.vhdx", "..\base.vhdx" is "../base.vhdx".
-[[nodiscard]] std::string PosixPath(std::string_view spelled);
 
 }  // namespace bothy::disk::vhdx

@@ -4,8 +4,8 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "disk/damage.h"
 #include "disk/vhdx/crc32c.h"
-#include "disk/vhdx/damage.h"
 #include "support/check.h"
 #include "support/endian.h"
 

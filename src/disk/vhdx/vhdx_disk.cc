@@ -5,8 +5,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "disk/vhdx/buffers.h"
-#include "disk/vhdx/damage.h"
+#include "disk/buffers.h"
+#include "disk/damage.h"
 #include "support/check.h"
 
 namespace bothy::disk::vhdx {

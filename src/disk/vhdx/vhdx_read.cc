@@ -1,5 +1,5 @@
 // VhdxDisk: cutting requests into pieces, and reading what takes more than one look.
-#include "disk/vhdx/buffers.h"
+#include "disk/buffers.h"
 #include "disk/vhdx/sector_bitmap.h"
 #include "disk/vhdx/vhdx_disk.h"
 #include "support/check.h"

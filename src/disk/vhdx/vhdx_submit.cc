@@ -1,7 +1,7 @@
 // VhdxDisk: what happens within Submit.
 #include <utility>
 
-#include "disk/vhdx/buffers.h"
+#include "disk/buffers.h"
 #include "disk/vhdx/sector_bitmap.h"
 #include "disk/vhdx/vhdx_disk.h"
 #include "support/check.h"

@@ -7,7 +7,7 @@
 #include "disk/check_report.h"
 #include "support/status.h"
 
-namespace bothy::disk::vhdx {
+namespace bothy::disk {
 
 // DataLoss "offset N: FIELD: what". `offset` is in the file, in bytes.
 [[nodiscard]] absl::Status Damaged(uint64_t offset, std::string_view field, std::string_view what);
@@ -20,4 +20,4 @@ namespace bothy::disk::vhdx {
 // Whether `status` is about the contents of the image rather than about reading them.
 [[nodiscard]] bool IsAboutContents(const absl::Status& status);
 
-}  // namespace bothy::disk::vhdx
+}  // namespace bothy::disk

@@ -1,4 +1,4 @@
-#include "disk/vhdx/damage.h"
+#include "disk/damage.h"
 
 #include <optional>
 #include <string>
@@ -7,11 +7,11 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 
-namespace bothy::disk::vhdx {
+namespace bothy::disk {
 namespace {
 
 // What is attached under it reads "OFFSET FIELD\nWHAT".
-constexpr const char* kLocation = "bothy/vhdx-location";
+constexpr const char* kLocation = "bothy/image-location";
 
 absl::Status Located(absl::StatusCode code, uint64_t offset, std::string_view field,
                      std::string_view what) {
@@ -52,4 +52,4 @@ bool IsAboutContents(const absl::Status& status) {
   return status.GetPayload(kLocation).has_value();
 }
 
-}  // namespace bothy::disk::vhdx
+}  // namespace bothy::disk

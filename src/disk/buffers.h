@@ -11,7 +11,7 @@
 
 #include "support/check.h"
 
-namespace bothy::disk::vhdx {
+namespace bothy::disk {
 
 // Calls `use(uint8_t*, size_t)` for each contiguous piece of `length` bytes from byte `skip` on.
 template <typename Use>
@@ -51,4 +51,4 @@ inline void CopyInto(std::span<const iovec> buffers, uint64_t skip,
   });
 }
 
-}  // namespace bothy::disk::vhdx
+}  // namespace bothy::disk

@@ -1,8 +1,8 @@
-#include "disk/vhdx/utf16.h"
+#include "disk/utf16.h"
 
 #include "support/endian.h"
 
-namespace bothy::disk::vhdx {
+namespace bothy::disk {
 namespace {
 
 constexpr uint32_t kHighSurrogate = 0xD800;
@@ -83,4 +83,4 @@ absl::StatusOr<std::vector<uint8_t>> Utf8ToUtf16(std::string_view text) {
   return bytes;
 }
 
-}  // namespace bothy::disk::vhdx
+}  // namespace bothy::disk
