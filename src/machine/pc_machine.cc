@@ -41,6 +41,11 @@ class PcMachine final : public Machine, private chipset::PowerSink {
   absl::Status Pause() override;
   absl::Status Restart() override;
   [[nodiscard]] MachineStats Stats() const override;
+  void ModifyScsiDisk(Change change, ScsiDiskConfig disk, std::stop_token stop,
+                      ChangeDone done) override;
+  void ModifyPmemDisk(Change change, PmemDiskConfig disk, std::stop_token stop,
+                      ChangeDone done) override;
+  void Inspect(inspect::Node& root) const override;
 
  private:
   PcMachine(std::shared_ptr<hypervisor::Hypervisor> hypervisor, const MachineConfig& config,
@@ -248,6 +253,18 @@ MachineStats PcMachine::Stats() const {
           .reserved_ram_bytes = resident,
           .vcpu_runtime_ns = processors_->RuntimeNs()};
 }
+
+void PcMachine::ModifyScsiDisk(Change /*change*/, ScsiDiskConfig /*disk*/, std::stop_token /*stop*/,
+                               ChangeDone done) {
+  done(absl::UnimplementedError("scsi_disk: this build doesn't support SCSI disks"));
+}
+
+void PcMachine::ModifyPmemDisk(Change /*change*/, PmemDiskConfig /*disk*/, std::stop_token /*stop*/,
+                               ChangeDone done) {
+  done(absl::UnimplementedError("vpmem_disk: this build doesn't support persistent memory"));
+}
+
+void PcMachine::Inspect(inspect::Node& root) const { root.Child("processors", *processors_); }
 
 }  // namespace
 
