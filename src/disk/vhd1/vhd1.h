@@ -58,7 +58,7 @@ enum class Type : uint8_t { kFixed, kDynamic, kDifferencing };
 struct ParentSpelling {
   std::string relative_path;  // POSIX form, relative to the child's folder; at least one of the two
   std::string absolute_path;
-  Guid linkage;               // the parent's Disk::linkage()
+  Guid linkage = {};          // the parent's Disk::linkage()
   int64_t modified_time = 0;  // the parent file's, in seconds since 1970; for information
 };
 
@@ -66,8 +66,8 @@ struct CreateOptions {
   uint64_t size_bytes = 0;  // a multiple of 512, at least one, at most kMaxDiskBytes
   Type type = Type::kDynamic;
   uint32_t block_size_bytes = 0;  // a power of two, kMinBlockBytes..kMaxBlockBytes; 0: the default
-  Guid disk_id;                   // zero: a fresh one
-  ParentSpelling parent;          // kDifferencing
+  Guid disk_id = {};              // zero: a fresh one
+  ParentSpelling parent = {};     // kDifferencing
 };
 
 // Makes `storage`, whatever it held, an image; durable on return. A fixed image's contents take no
