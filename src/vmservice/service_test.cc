@@ -106,6 +106,9 @@ TEST_F(ServiceTest, ErrorsOfTheMachineNameTheirPathInTheRequest) {
   host_.FailCreate(absl::InvalidArgumentError("serial_config.ports[1].socket_path: no"));
   EXPECT_EQ(vm_->CreateVM(Request()).status(),
             absl::InvalidArgumentError("config.serial_config.ports[1].socket_path: no"));
+  host_.FailCreate(absl::NotFoundError("devices_config.scsi_disks[3].host_path: no"));
+  EXPECT_EQ(vm_->CreateVM(Request()).status(),
+            absl::NotFoundError("config.devices_config.scsi_disks[3].host_path: no"));
   // Not everything is about a field.
   host_.FailCreate(absl::FailedPreconditionError("/dev/kvm: no such file"));
   EXPECT_EQ(vm_->CreateVM(Request()).status(),
