@@ -25,6 +25,10 @@ add_library(bothy_protobuf INTERFACE)
 target_link_libraries(bothy_protobuf INTERFACE ${Protobuf_LIBRARIES} Threads::Threads)
 find_library(ZLIB_ARCHIVE libz.a REQUIRED)
 target_link_libraries(bothy_protobuf INTERFACE ${ZLIB_ARCHIVE})
+if(BOTHY_SANITIZER STREQUAL "thread" AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  target_compile_options(bothy_protobuf INTERFACE
+                         "SHELL:-include ${CMAKE_SOURCE_DIR}/cmake/protobuf_layout_under_tsan.h")
+endif()
 
 # Asio and spdlog are used as headers only; their includes stay in .cc files and support/.
 add_library(bothy_asio INTERFACE)
