@@ -126,8 +126,8 @@ struct DoorbellOptions {
   // 1, 2, 4 or 8: writes of that many bytes at exactly that address. 0: of any size, which is the
   // fastest kind, since the hypervisor needn't look at the instruction.
   uint32_t size_bytes = 0;
-  std::optional<uint64_t> match;  // only writes of this value; not with a size of 0
-  int event_fd = -1;              // must outlive the doorbell
+  std::optional<uint64_t> match = std::nullopt;  // only writes of this value; not with a size of 0
+  int event_fd = -1;                             // must outlive the doorbell
 };
 
 // Attached until it is destroyed, which must be before the Vm is. Reads, and writes that don't

@@ -12,6 +12,7 @@
 #include "boot/kernel_image.h"
 #include "hypervisor/kvm/kvm.h"
 #include "machine/chipset_devices.h"
+#include "machine/pci_topology.h"
 #include "machine/processors.h"
 #include "memory/guest_memory.h"
 #include "support/check.h"
@@ -88,6 +89,7 @@ absl::StatusOr<std::unique_ptr<Machine>> PcMachine::Create(
                              .low_mmio_gap_bytes = config.memory.low_mmio_gap_mib * kMiB,
                              .high_mmio_base_bytes = config.memory.high_mmio_base_mib * kMiB,
                              .high_mmio_gap_bytes = config.memory.high_mmio_gap_mib * kMiB,
+                             .pci_buses = PciTopology::BusCount(config.pci.hotplug_ports),
                              .physical_address_bits = limits.physical_address_bits});
   if (!layout.ok()) {
     return absl::Status(layout.status().code(),
@@ -264,7 +266,10 @@ void PcMachine::ModifyPmemDisk(Change /*change*/, PmemDiskConfig /*disk*/, std::
   done(absl::UnimplementedError("vpmem_disk: this build doesn't support persistent memory"));
 }
 
-void PcMachine::Inspect(inspect::Node& root) const { root.Child("processors", *processors_); }
+void PcMachine::Inspect(inspect::Node& root) const {
+  root.Child("processors", *processors_);
+  root.Child("pci", chipset_->pci());
+}
 
 }  // namespace
 

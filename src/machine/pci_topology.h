@@ -64,12 +64,17 @@ class PciTopology {
 
  private:
   PciTopology(const memory::Layout& layout, hypervisor::Vm& vm, chipset::IoBus& mmio);
+  absl::Status AddPorts(uint32_t count);
 
   hypervisor::Vm& vm_;
   chipset::IoBus& mmio_;
   pci::RootComplex complex_;
   pci::HostBridge host_bridge_;
   std::vector<std::unique_ptr<pci::RootPort>> ports_;
+  // What nobody has been given yet.
+  std::vector<memory::AddressRange> free_mmio32_;
+  memory::AddressRange free_mmio64_;
+  uint8_t next_device_;  // of bus 0, for the next integrated function
 };
 
 }  // namespace bothy::machine

@@ -41,12 +41,6 @@
 
 namespace bothy::pci {
 
-// Capability ids (PCI Code and ID Assignment, 2).
-inline constexpr uint8_t kCapabilityMsi = 0x05;
-inline constexpr uint8_t kCapabilityVendorSpecific = 0x09;
-inline constexpr uint8_t kCapabilityExpress = 0x10;
-inline constexpr uint8_t kCapabilityMsix = 0x11;
-
 inline constexpr uint8_t kBarCount = 6;
 
 struct Ids {

@@ -83,6 +83,44 @@ class RootPort final : public Function {
   void Reset() override;
 
   void Inspect(inspect::Node& node) const;
+
+ private:
+  // What Slot Control says of the power indicator (7.5.3.10).
+  enum class Indicator : uint8_t { kReserved = 0, kOn = 1, kBlink = 2, kOff = 3 };
+
+  void DefineHeader();
+  void DefineExpressCapability();
+  void DefineMsiCapability();
+
+  [[nodiscard]] Indicator indicator() const;                             // holds mutex_
+  void SetIndicator(Indicator value);                                    // holds mutex_
+  void OnIndicator(Indicator before, Indicator now, RemovalDone& done);  // holds mutex_
+  void Press();                                                          // holds mutex_
+  void Unplug();                                                         // holds mutex_
+  // What Slot and Link Status say of the slot's content now; and that it has changed.
+  void ShowPresence();                         // holds mutex_
+  void RaiseSlotEvents(uint32_t events);       // holds mutex_
+  [[nodiscard]] bool InterruptWanted() const;  // holds mutex_
+  void UpdateInterrupt();                      // holds mutex_
+  void UpdateBusNumbers();                     // holds mutex_
+
+  const RootPortOptions options_;
+  const std::unique_ptr<hypervisor::MsiRoute> msi_;
+  Bus secondary_bus_;
+  // The double word at 0x18, and whether anybody has looked at the bus behind since it was plugged.
+  std::atomic<uint32_t> bus_numbers_{0};
+  mutable std::atomic<bool> looked_at_{false};
+
+  mutable std::mutex mutex_;
+  ConfigRegisters registers_;    // guarded by mutex_
+  Function* plugged_ = nullptr;  // guarded by mutex_
+  RemovalDone removal_;          // guarded by mutex_; not null while a removal is under way
+  // The guest was blinking when its removal was given up: it may let go nevertheless.
+  bool given_up_ = false;            // guarded by mutex_
+  bool on_before_blinking_ = false;  // guarded by mutex_
+  bool interrupting_ = false;        // guarded by mutex_
+  uint64_t plugs_ = 0;               // guarded by mutex_
+  uint64_t removals_ = 0;            // guarded by mutex_
 };
 
 }  // namespace bothy::pci
