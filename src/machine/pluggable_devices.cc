@@ -21,8 +21,8 @@ PluggableDevices::PluggableDevices(const MachineConfig& config, PciTopology& pci
 absl::StatusOr<std::unique_ptr<PluggableDevices>> PluggableDevices::Create(
     const MachineConfig& config, PciTopology& pci, hypervisor::Vm& vm, memory::GuestMemory& memory,
     EventLoop& control) {
-  auto devices = std::unique_ptr<PluggableDevices>(
-      new PluggableDevices(config, pci, vm, memory, control));
+  auto devices =
+      std::unique_ptr<PluggableDevices>(new PluggableDevices(config, pci, vm, memory, control));
   RETURN_IF_ERROR(devices->scsi_.AddConfigured(config.scsi_disks));
   try {
     devices->thread_ = std::thread([raw = devices.get()] {
