@@ -37,6 +37,10 @@ target_link_libraries(bothy_asio INTERFACE Threads::Threads)
 add_library(bothy_spdlog INTERFACE)
 target_compile_definitions(bothy_spdlog INTERFACE SPDLOG_HEADER_ONLY SPDLOG_FMT_EXTERNAL FMT_HEADER_ONLY)
 
+find_library(URING_ARCHIVE liburing.a REQUIRED)
+add_library(bothy_uring INTERFACE)
+target_link_libraries(bothy_uring INTERFACE ${URING_ARCHIVE})
+
 foreach(codec IN ITEMS lzma lz4 zstd)
   string(TOUPPER ${codec} upper)
   find_library(${upper}_ARCHIVE lib${codec}.a REQUIRED)

@@ -162,6 +162,8 @@ int Main(int argc, char** argv) {
   if (!OpenStandardStreams()) return 1;
   // Peers that go away are errors of their connections, not of the process.
   std::signal(SIGPIPE, SIG_IGN);
+  // A disk image that may grow no further is an I/O error for the guest.
+  std::signal(SIGXFSZ, SIG_IGN);
   Flags flags;
   CLI::App app("A virtual machine service: one VM, driven over a ttrpc socket (vmservice.VM).",
                "bothy");

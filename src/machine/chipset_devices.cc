@@ -57,9 +57,23 @@ absl::Status ChipsetDevices::AddSerialPorts(const MachineConfig& config, EventLo
                                                      irq.NewInput(), **relay);
     RETURN_IF_ERROR(ports_.Register(resources.base, chipset::kSerialPortSize, *uart));
     units_.push_back(uart.get());
-    serial_ports_.push_back({.relay = std::move(relay).value(), .uart = std::move(uart)});
+    serial_ports_.push_back(
+        {.config = port, .relay = std::move(relay).value(), .uart = std::move(uart)});
   }
   return absl::OkStatus();
+}
+
+void ChipsetDevices::Inspect(inspect::Node& node) const {
+  for (const SerialPort& port : serial_ports_) {
+    node.Child(port.uart->name(), [&port](inspect::Node& serial) {
+      serial.Value("socket_path", port.config.socket_path);
+      serial.Value("connect_only", port.config.connect_only);
+      serial.Child("relay", *port.relay);
+      serial.Child("uart", *port.uart);
+    });
+  }
+  node.Child("rtc", rtc_);
+  node.Child("acpi_pm", acpi_pm_);
 }
 
 }  // namespace bothy::machine

@@ -18,6 +18,7 @@
 #include "chipset/serial/uart16550.h"
 #include "chipset/shared_irq_line.h"
 #include "hypervisor/vm.h"
+#include "inspect/node.h"
 #include "machine/config.h"
 #include "memory/layout.h"
 #include "pci/host_bridge.h"
@@ -49,6 +50,8 @@ class ChipsetDevices final : public hypervisor::ExitHandler {
   [[nodiscard]] chipset::GuestClock& clock() { return clock_; }
   // In the order they start.
   [[nodiscard]] const std::vector<StateUnit*>& units() const { return units_; }
+  // A directory a device. Any thread.
+  void Inspect(inspect::Node& node) const;
 
  private:
   ChipsetDevices(const memory::Layout& layout, hypervisor::Vm& vm, EventLoop& control,
@@ -57,6 +60,7 @@ class ChipsetDevices final : public hypervisor::ExitHandler {
   absl::Status AddSerialPorts(const MachineConfig& config, EventLoop& control);
 
   struct SerialPort {
+    SerialPortConfig config;
     std::unique_ptr<chipset::SerialRelay> relay;
     std::unique_ptr<chipset::Uart16550> uart;  // after the relay it is attached to
   };

@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "support/status.h"
+
 namespace bothy::machine {
 
 struct MemoryConfig {
@@ -36,6 +38,31 @@ struct SerialPortConfig {
   bool connect_only = false;
 };
 
+enum class ImageType : uint8_t {
+  kVhd1,      // fixed, dynamic or differencing, as the file says
+  kVhdx,      // the same
+  kPhysical,  // a block device or a flat file
+};
+
+struct ImageConfig {
+  std::string path;  // not empty, no NUL; without "." and empty components, so that equal is equal
+  ImageType type = ImageType::kVhd1;
+  bool read_only = false;
+};
+
+inline constexpr uint32_t kScsiControllers = 4;
+inline constexpr uint32_t kScsiLuns = 64;  // of one controller's target 0
+
+struct ScsiDiskConfig {
+  uint32_t controller = 0;  // 0..3
+  uint32_t lun = 0;         // 0..63
+  ImageConfig image;
+};
+
+struct PmemDiskConfig {
+  ImageConfig image;
+};
+
 enum class PowerAction : uint8_t { kHalt, kRestart };
 
 struct PowerActions {
@@ -49,7 +76,15 @@ struct MachineConfig {
   ProcessorConfig processors;
   DirectBootConfig direct_boot;
   std::vector<SerialPortConfig> serial_ports;  // distinct ports
+  std::vector<ScsiDiskConfig> scsi_disks;      // distinct places, in the order of the request
+  std::vector<PmemDiskConfig> pmem_disks;      // distinct paths, in the order of the request
   PowerActions power;
 };
+
+// For the removal of a disk, which goes by its place or path: InvalidArgument unless all that
+// `asked` says beyond that fits the disk that is there. What the wire can't tell from left out (an
+// empty path, kVhd1, writable) says nothing. The message begins with the wire's name of the field
+// at fault ("host_path: ...").
+absl::Status CheckNamesImage(const ImageConfig& asked, const ImageConfig& there);
 
 }  // namespace bothy::machine

@@ -41,6 +41,11 @@ class PcMachine final : public Machine, private chipset::PowerSink {
   absl::Status Pause() override;
   absl::Status Restart() override;
   [[nodiscard]] MachineStats Stats() const override;
+  void ModifyScsiDisk(Change change, ScsiDiskConfig disk, std::stop_token stop,
+                      ChangeDone done) override;
+  void ModifyPmemDisk(Change change, PmemDiskConfig disk, std::stop_token stop,
+                      ChangeDone done) override;
+  void Inspect(inspect::Node& root) const override;
 
  private:
   PcMachine(std::shared_ptr<hypervisor::Hypervisor> hypervisor, const MachineConfig& config,
@@ -72,6 +77,9 @@ class PcMachine final : public Machine, private chipset::PowerSink {
 absl::StatusOr<std::unique_ptr<Machine>> PcMachine::Create(
     std::shared_ptr<hypervisor::Hypervisor> hypervisor, EventLoop& control,
     const MachineConfig& config, PowerObserver observer, const std::stop_token& stop) {
+  if (!config.scsi_disks.empty() || !config.pmem_disks.empty()) {
+    return absl::UnimplementedError("devices_config: this build doesn't support disks");
+  }
   const hypervisor::HostLimits& limits = hypervisor->limits();
   if (config.processors.count > limits.max_vcpus) {
     return absl::InvalidArgumentError(
@@ -247,6 +255,22 @@ MachineStats PcMachine::Stats() const {
           // Pages of a memfd are charged as they appear.
           .reserved_ram_bytes = resident,
           .vcpu_runtime_ns = processors_->RuntimeNs()};
+}
+
+void PcMachine::ModifyScsiDisk(Change /*change*/, ScsiDiskConfig /*disk*/, std::stop_token /*stop*/,
+                               ChangeDone done) {
+  done(absl::UnimplementedError("scsi_disk: this build doesn't support SCSI disks"));
+}
+
+void PcMachine::ModifyPmemDisk(Change /*change*/, PmemDiskConfig /*disk*/, std::stop_token /*stop*/,
+                               ChangeDone done) {
+  done(absl::UnimplementedError("vpmem_disk: this build doesn't support persistent memory"));
+}
+
+void PcMachine::Inspect(inspect::Node& root) const {
+  root.Child("memory", *memory_);
+  root.Child("processors", *processors_);
+  root.Child("chipset", *chipset_);
 }
 
 }  // namespace

@@ -87,16 +87,34 @@ void Processors::ThreadMain(size_t index) {
 
 uint64_t Processors::RuntimeNs() const {
   uint64_t total = 0;
-  for (const std::thread& thread : threads_) {
-    clockid_t clock{};
-    timespec time{};
-    if (::pthread_getcpuclockid(const_cast<std::thread&>(thread).native_handle(), &clock) == 0 &&
-        ::clock_gettime(clock, &time) == 0) {
-      total +=
-          static_cast<uint64_t>(time.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(time.tv_nsec);
-    }
-  }
+  for (size_t i = 0; i < threads_.size(); ++i) total += RuntimeNs(i);
   return total;
+}
+
+uint64_t Processors::RuntimeNs(size_t index) const {
+  clockid_t clock{};
+  timespec time{};
+  std::thread& thread = const_cast<std::thread&>(threads_[index]);
+  if (::pthread_getcpuclockid(thread.native_handle(), &clock) != 0 ||
+      ::clock_gettime(clock, &time) != 0) {
+    return 0;
+  }
+  return static_cast<uint64_t>(time.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(time.tv_nsec);
+}
+
+void Processors::Inspect(inspect::Node& node) const {
+  for (size_t i = 0; i < vcpus_.size(); ++i) {
+    node.Child(absl::StrCat(i), [this, i](inspect::Node& vcpu) {
+      vcpu.Value("runtime_ns", RuntimeNs(i));
+      vcpu.Child("exits", [this, i](inspect::Node& exits) {
+        const hypervisor::ExitCounts counts = vcpus_[i]->exit_counts();
+        exits.Value("port", counts.port);
+        exits.Value("mmio", counts.mmio);
+        exits.Value("interrupted", counts.interrupted);
+        exits.Value("other", counts.other);
+      });
+    });
+  }
 }
 
 }  // namespace bothy::machine

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "hypervisor/vm.h"
+#include "inspect/node.h"
 #include "support/status.h"
 
 namespace bothy::machine {
@@ -39,12 +40,15 @@ class Processors {
   [[nodiscard]] hypervisor::Vcpu& vcpu(size_t index) { return *vcpus_[index]; }
   // CPU time of all vCPU threads so far, in ns. Any thread.
   [[nodiscard]] uint64_t RuntimeNs() const;
+  // A directory a vCPU. Any thread.
+  void Inspect(inspect::Node& node) const;
 
  private:
   enum class Order { kPark, kRun, kExit };
   Processors(std::vector<std::unique_ptr<hypervisor::Vcpu>> vcpus, hypervisor::ExitHandler& handler,
              FatalHandler on_fatal);
   void ThreadMain(size_t index);
+  [[nodiscard]] uint64_t RuntimeNs(size_t index) const;
   void Give(Order order);
 
   std::vector<std::unique_ptr<hypervisor::Vcpu>> vcpus_;

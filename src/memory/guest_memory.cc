@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <mutex>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -129,17 +130,57 @@ absl::StatusOr<std::unique_ptr<GuestMemory>> GuestMemory::Create(
   return memory;
 }
 
-std::span<uint8_t> GuestMemory::Run(uint64_t gpa, uint64_t size) const {
+std::span<uint8_t> GuestMemory::Run(uint64_t gpa, uint64_t size, Access access) const {
   for (const RamRange& range : layout_.ram) {
     if (gpa < range.guest.base || gpa - range.guest.base >= range.guest.size) continue;
     const uint64_t skip = gpa - range.guest.base;
     return {mapping_.data() + range.file_offset + skip, std::min(size, range.guest.size - skip)};
   }
+  const std::shared_lock lock(device_memory_mutex_);
+  for (const DeviceMemory& device : device_memory_) {
+    if (gpa < device.guest.base || gpa - device.guest.base >= device.guest.size) continue;
+    if (access == Access::kWrite && device.most != Access::kWrite) return {};
+    const uint64_t skip = gpa - device.guest.base;
+    return {device.host + skip, std::min(size, device.guest.size - skip)};
+  }
   return {};
 }
 
-absl::StatusOr<std::span<uint8_t>> GuestMemory::HostRange(uint64_t gpa, uint64_t size) const {
-  const std::span<uint8_t> run = Run(gpa, size);
+absl::Status GuestMemory::AddDeviceMemory(uint64_t gpa, std::span<uint8_t> host, Access most) {
+  const AddressRange range = {.base = gpa, .size = host.size()};
+  if (host.empty() || range.end() < range.base) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("device memory at %#x, %u bytes", gpa, host.size()));
+  }
+  const auto taken = [&](const AddressRange& other) {
+    return absl::AlreadyExistsError(absl::StrFormat(
+        "device memory at %#x, %u bytes, overlaps memory at %#x", gpa, host.size(), other.base));
+  };
+  for (const RamRange& ram : layout_.ram) {
+    if (ram.guest.Overlaps(range)) return taken(ram.guest);
+  }
+  const std::unique_lock lock(device_memory_mutex_);
+  for (const DeviceMemory& device : device_memory_) {
+    if (device.guest.Overlaps(range)) return taken(device.guest);
+  }
+  device_memory_.push_back({range, host.data(), most});
+  return absl::OkStatus();
+}
+
+absl::Status GuestMemory::RemoveDeviceMemory(uint64_t gpa) {
+  const std::unique_lock lock(device_memory_mutex_);
+  const auto at = std::find_if(device_memory_.begin(), device_memory_.end(),
+                               [gpa](const DeviceMemory& d) { return d.guest.base == gpa; });
+  if (at == device_memory_.end()) {
+    return absl::NotFoundError(absl::StrFormat("no device memory at %#x", gpa));
+  }
+  device_memory_.erase(at);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::span<uint8_t>> GuestMemory::HostRange(uint64_t gpa, uint64_t size,
+                                                          Access access) const {
+  const std::span<uint8_t> run = Run(gpa, size, access);
   if (run.data() == nullptr || run.size() != size) {
     return absl::OutOfRangeError(
         absl::StrFormat("guest address 0x%x + 0x%x is not in one range of RAM", gpa, size));
@@ -164,6 +205,8 @@ absl::Status ForEachRun(uint64_t gpa, uint64_t size, const RunAt& run_at, const 
   }
   for (uint64_t done = 0; done < size;) {
     const std::span<uint8_t> run = run_at(gpa + done, size - done);
+    // A device's memory that has gone meanwhile.
+    if (run.empty()) return absl::OutOfRangeError("a device's memory was removed");
     copy(run, done);
     done += run.size();
   }
@@ -174,7 +217,7 @@ absl::Status ForEachRun(uint64_t gpa, uint64_t size, const RunAt& run_at, const 
 
 absl::Status GuestMemory::Read(uint64_t gpa, std::span<uint8_t> bytes) const {
   return ForEachRun(
-      gpa, bytes.size(), [&](uint64_t at, uint64_t size) { return Run(at, size); },
+      gpa, bytes.size(), [&](uint64_t at, uint64_t size) { return Run(at, size, Access::kRead); },
       [&](std::span<uint8_t> run, uint64_t offset) {
         std::memcpy(bytes.data() + offset, run.data(), run.size());
       });
@@ -182,7 +225,7 @@ absl::Status GuestMemory::Read(uint64_t gpa, std::span<uint8_t> bytes) const {
 
 absl::Status GuestMemory::Write(uint64_t gpa, std::span<const uint8_t> bytes) {
   return ForEachRun(
-      gpa, bytes.size(), [&](uint64_t at, uint64_t size) { return Run(at, size); },
+      gpa, bytes.size(), [&](uint64_t at, uint64_t size) { return Run(at, size, Access::kWrite); },
       [&](std::span<uint8_t> run, uint64_t offset) {
         std::memcpy(run.data(), bytes.data() + offset, run.size());
       });
@@ -190,7 +233,7 @@ absl::Status GuestMemory::Write(uint64_t gpa, std::span<const uint8_t> bytes) {
 
 absl::Status GuestMemory::Zero(uint64_t gpa, uint64_t size) {
   return ForEachRun(
-      gpa, size, [&](uint64_t at, uint64_t left) { return Run(at, left); },
+      gpa, size, [&](uint64_t at, uint64_t left) { return Run(at, left, Access::kWrite); },
       [&](std::span<uint8_t> run, uint64_t) { std::memset(run.data(), 0, run.size()); });
 }
 
@@ -225,6 +268,13 @@ uint64_t GuestMemory::ResidentBytes() const {
   struct stat info {};
   CHECK(::fstat(fd_.get(), &info) == 0);
   return static_cast<uint64_t>(info.st_blocks) * 512;
+}
+
+void GuestMemory::Inspect(inspect::Node& node) const {
+  node.Value("ram_bytes", layout_.ram_bytes);
+  node.Value("resident_bytes", ResidentBytes());
+  node.Value("populated", populated_);
+  node.Child("layout", layout_);
 }
 
 }  // namespace bothy::memory

@@ -11,11 +11,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <shared_mutex>
 #include <span>
 #include <stop_token>
 #include <type_traits>
 #include <vector>
 
+#include "inspect/node.h"
 #include "memory/layout.h"
 #include "support/mapping.h"
 #include "support/status.h"
@@ -32,6 +34,8 @@ struct GuestMemoryOptions {
   // requested.
   std::stop_token stop = {};
 };
+
+enum class Access : uint8_t { kRead, kWrite };
 
 class GuestMemory {
  public:
@@ -56,8 +60,19 @@ class GuestMemory {
     return Write(gpa, {reinterpret_cast<const uint8_t*>(&value), sizeof value});
   }
 
-  // The host's view of [gpa, gpa + size), or OutOfRange unless it lies within one RAM range.
-  absl::StatusOr<std::span<uint8_t>> HostRange(uint64_t gpa, uint64_t size) const;
+  // Memory of a device that the guest addresses like RAM and may name in requests to other devices
+  // (persistent memory), `most` for kRead or for both. AlreadyExists when it overlaps RAM or other
+  // such memory. `host` stays readable and writable until GuestMemory ends, whatever
+  // RemoveDeviceMemory says: I/O that was given an address in it may still be under way.
+  absl::Status AddDeviceMemory(uint64_t gpa, std::span<uint8_t> host, Access most);
+  // From now on its addresses are none. NotFound when none was added there.
+  absl::Status RemoveDeviceMemory(uint64_t gpa);
+
+  // The host's view of [gpa, gpa + size), or OutOfRange unless it lies within one range of RAM or
+  // of a device's memory. kRead: the caller doesn't write to it, so memory that is read-only will
+  // do.
+  absl::StatusOr<std::span<uint8_t>> HostRange(uint64_t gpa, uint64_t size,
+                                               Access access = Access::kWrite) const;
 
   // Backs those parts of [gpa, gpa + size) that are whole huge pages (2 MiB) of RAM with huge pages
   // now, contents kept: for RAM that is about to be touched anyway, one fault instead of 512 on the
@@ -71,6 +86,8 @@ class GuestMemory {
 
   // Guest RAM that is resident on the host now, in bytes.
   [[nodiscard]] uint64_t ResidentBytes() const;
+  // Sizes and the layout. Any thread.
+  void Inspect(inspect::Node& node) const;
   // The memfd, for what shares guest RAM with another process (vhost-user, later).
   [[nodiscard]] int fd() const { return fd_.get(); }
 
@@ -78,12 +95,21 @@ class GuestMemory {
   GuestMemory(Layout layout, UniqueFd fd, Mapping mapping)
       : layout_(std::move(layout)), fd_(std::move(fd)), mapping_(std::move(mapping)) {}
   // The run of host bytes that begins at `gpa`, up to `size`; empty when `gpa` isn't RAM.
-  [[nodiscard]] std::span<uint8_t> Run(uint64_t gpa, uint64_t size) const;
+  [[nodiscard]] std::span<uint8_t> Run(uint64_t gpa, uint64_t size, Access access) const;
+
+  struct DeviceMemory {
+    AddressRange guest;
+    uint8_t* host = nullptr;
+    Access most = Access::kRead;
+  };
 
   Layout layout_;
   UniqueFd fd_;
   Mapping mapping_;
   bool populated_ = false;
+  // Only what isn't RAM is looked for there.
+  mutable std::shared_mutex device_memory_mutex_;
+  std::vector<DeviceMemory> device_memory_;  // guarded by device_memory_mutex_
 };
 
 }  // namespace bothy::memory

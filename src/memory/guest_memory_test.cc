@@ -84,5 +84,33 @@ TEST(GuestMemoryTest, PopulatingMoreThanTheHostHasFailsEarly) {
   EXPECT_EQ(memory.status().code(), absl::StatusCode::kResourceExhausted);
 }
 
+TEST(GuestMemoryTest, ADevicesMemoryIsReachedLikeRamUntilItIsRemoved) {
+  auto memory = MakeMemory(8);
+  std::vector<uint8_t> device(2 * kPageSize);
+  constexpr uint64_t kGpa = 64 * kGiB;
+  ASSERT_TRUE(memory->AddDeviceMemory(kGpa, device, Access::kWrite).ok());
+  EXPECT_TRUE(memory->WriteObject<uint32_t>(kGpa + 4096, 7).ok());
+  EXPECT_EQ(device[4096], 7);
+  EXPECT_EQ(memory->HostRange(kGpa + 8, 16)->data(), device.data() + 8);
+  EXPECT_FALSE(memory->HostRange(kGpa + 8191, 2).ok());
+  EXPECT_TRUE(
+      absl::IsAlreadyExists(memory->AddDeviceMemory(kGpa + kPageSize, device, Access::kWrite)));
+  EXPECT_TRUE(absl::IsAlreadyExists(memory->AddDeviceMemory(kPageSize, device, Access::kWrite)));
+  EXPECT_TRUE(memory->RemoveDeviceMemory(kGpa).ok());
+  EXPECT_FALSE(memory->HostRange(kGpa + 8, 16).ok());
+  EXPECT_TRUE(absl::IsNotFound(memory->RemoveDeviceMemory(kGpa)));
+}
+
+TEST(GuestMemoryTest, ReadOnlyDeviceMemoryIsNotWrittenTo) {
+  auto memory = MakeMemory(8);
+  std::vector<uint8_t> device(kPageSize, 5);
+  constexpr uint64_t kGpa = 64 * kGiB;
+  ASSERT_TRUE(memory->AddDeviceMemory(kGpa, device, Access::kRead).ok());
+  EXPECT_EQ(memory->ReadObject<uint8_t>(kGpa).value(), 5);
+  EXPECT_FALSE(memory->WriteObject<uint8_t>(kGpa, 7).ok());
+  EXPECT_FALSE(memory->HostRange(kGpa, 8).ok());
+  EXPECT_TRUE(memory->HostRange(kGpa, 8, Access::kRead).ok());
+}
+
 }  // namespace
 }  // namespace bothy::memory

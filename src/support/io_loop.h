@@ -37,12 +37,6 @@ class IoLoop {
     // `result` is what the system call returned: bytes or 0, or -errno. Short transfers are
     // possible. On the loop's thread; never from inside the call that began the operation.
     virtual void Complete(int64_t result) = 0;
-
-   private:
-    friend class UringLoop;
-    friend class ThreadPoolLoop;
-    // For the engine while the operation is under way.
-    void* engine_state_[2] = {};
   };
 
   // A descriptor that is being watched; destroying it ends that, on the loop's thread only.

@@ -25,6 +25,7 @@ absl::StatusCode CodeOf(int error) {
     case ENFILE:
     case EAGAIN:
     case EDQUOT:
+    case EFBIG:
       return absl::StatusCode::kResourceExhausted;
     case EEXIST:
     case EADDRINUSE:

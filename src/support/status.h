@@ -16,7 +16,7 @@
 namespace bothy {
 
 // The status for a failed system call: `what` is the operation and its object ("open /dev/kvm").
-// ENOENT → NotFound, EACCES/EPERM → PermissionDenied, ENOMEM/ENOSPC/EMFILE/ENFILE/EAGAIN →
+// ENOENT → NotFound, EACCES/EPERM → PermissionDenied, ENOMEM/ENOSPC/EFBIG/EMFILE/ENFILE/EAGAIN →
 // ResourceExhausted, EEXIST → AlreadyExists, EINVAL/ENAMETOOLONG/... → InvalidArgument, anything
 // else → Internal.
 [[nodiscard]] absl::Status ErrnoStatus(int error, std::string_view what);

@@ -68,6 +68,15 @@ class FakeMachine final : public Machine {
     return host_.restart_status;
   }
   machine::MachineStats Stats() const override { return {}; }
+  void ModifyScsiDisk(machine::Change /*change*/, machine::ScsiDiskConfig /*disk*/,
+                      std::stop_token /*stop*/, machine::ChangeDone done) override {
+    done(absl::OkStatus());
+  }
+  void ModifyPmemDisk(machine::Change /*change*/, machine::PmemDiskConfig /*disk*/,
+                      std::stop_token /*stop*/, machine::ChangeDone done) override {
+    done(absl::OkStatus());
+  }
+  void Inspect(inspect::Node& /*root*/) const override {}
 
  private:
   absl::Status Did(const char* what) {

@@ -104,6 +104,15 @@ class FakeHost {
     absl::Status Resume() override { return absl::OkStatus(); }
     absl::Status Pause() override { return absl::OkStatus(); }
     absl::Status Restart() override { return absl::OkStatus(); }
+    void ModifyScsiDisk(machine::Change /*change*/, machine::ScsiDiskConfig /*disk*/,
+                        std::stop_token /*stop*/, machine::ChangeDone done) override {
+      done(absl::OkStatus());
+    }
+    void ModifyPmemDisk(machine::Change /*change*/, machine::PmemDiskConfig /*disk*/,
+                        std::stop_token /*stop*/, machine::ChangeDone done) override {
+      done(absl::OkStatus());
+    }
+    void Inspect(inspect::Node& /*root*/) const override {}
     [[nodiscard]] machine::MachineStats Stats() const override {
       return {.assigned_ram_bytes = 64 * kMiB,
               .resident_ram_bytes = 3 * kMiB,

@@ -53,6 +53,8 @@ class MemoryStorage final : public Storage {
   void Peek(uint64_t offset, std::span<uint8_t> bytes) const;
   void Poke(uint64_t offset, std::span<const uint8_t> bytes);
   void Truncate(uint64_t bytes);
+  // What isn't a hole.
+  [[nodiscard]] const Chunks& chunks() const { return chunks_; }
   [[nodiscard]] size_t resident_bytes() const { return chunks_.size() * kChunkBytes; }
 
   // Called before a request takes effect; a status that isn't OK fails it instead.

@@ -1,0 +1,381 @@
+#include "disk/host_storage.h"
+
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <climits>
+#include <coroutine>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "support/check.h"
+#include "support/unique_fd.h"
+
+namespace bothy::disk {
+namespace {
+
+constexpr uint32_t kSectorBytes = 512;
+constexpr uint32_t kPageBytes = 4096;
+constexpr size_t kZeroBytes = 64 * 1024;
+alignas(kPageBytes) constinit const std::array<uint8_t, kZeroBytes> kZeroes{};
+
+// Awaits a call that may block.
+class BlockingCall final : private IoLoop::Operation {
+ public:
+  BlockingCall(IoLoop& loop, std::function<int64_t()> call) : loop_(loop), call_(std::move(call)) {}
+  [[nodiscard]] bool await_ready() const noexcept { return false; }
+  void await_suspend(std::coroutine_handle<> waiting) {
+    waiting_ = waiting;
+    loop_.RunBlocking(std::move(call_), *this);
+  }
+  [[nodiscard]] int64_t await_resume() const { return result_; }
+
+ private:
+  void Complete(int64_t result) override {
+    result_ = result;
+    waiting_.resume();
+  }
+  IoLoop& loop_;
+  std::function<int64_t()> call_;
+  std::coroutine_handle<> waiting_;
+  int64_t result_ = 0;
+};
+
+const char* NameOf(Operation operation) {
+  switch (operation) {
+    case disk::Operation::kRead:
+      return "read";
+    case disk::Operation::kWrite:
+      return "write";
+    case disk::Operation::kFlush:
+      return "flush";
+    case disk::Operation::kDiscard:
+      return "discard";
+    case disk::Operation::kWriteZeroes:
+      return "write zeroes";
+  }
+  return "request";
+}
+
+class HostStorage final : public Storage {
+ public:
+  struct Facts {
+    bool block_device = false;
+    uint64_t size = 0;
+    uint32_t logical = kSectorBytes;
+    uint32_t physical = kPageBytes;
+  };
+  HostStorage(IoLoop& loop, std::string path, UniqueFd fd, bool read_only, const Facts& facts)
+      : loop_(loop),
+        path_(std::move(path)),
+        fd_(std::move(fd)),
+        read_only_(read_only),
+        facts_(facts) {}
+  ~HostStorage() override { CHECK(in_flight_ == 0); }
+
+  void Submit(Request& request) override {
+    if (request.operation == disk::Operation::kRead) {
+      if (request.offset > facts_.size || request.length > facts_.size - request.offset) {
+        return request.Complete(absl::OutOfRangeError(
+            absl::StrCat(path_, ": offset ", request.offset, ": reading ", request.length,
+                         " bytes past the end, ", facts_.size)));
+      }
+    } else if (request.operation != disk::Operation::kFlush) {
+      if (read_only_) {
+        return request.Complete(
+            absl::PermissionDeniedError(absl::StrCat(path_, ": opened read-only")));
+      }
+      if (request.offset > INT64_MAX || request.length > INT64_MAX - request.offset) {
+        return request.Complete(absl::InvalidArgumentError(
+            absl::StrCat(path_, ": offset ", request.offset, ": past what a file can hold")));
+      }
+    } else if (read_only_) {
+      return request.Complete(absl::OkStatus());
+    }
+    if (request.length == 0 && request.operation != disk::Operation::kFlush) {
+      return request.Complete(absl::OkStatus());
+    }
+    if (spare_.empty()) spare_.push_back(std::make_unique<Transfer>(*this));
+    std::unique_ptr<Transfer> transfer = std::move(spare_.back());
+    spare_.pop_back();
+    ++in_flight_;
+    transfer.release()->Begin(request);  // ends in Finish, which takes it back
+  }
+
+  [[nodiscard]] uint64_t size() const override { return facts_.size; }
+
+  Task<absl::Status> Resize(uint64_t bytes) override {
+    if (facts_.block_device) {
+      co_return absl::UnimplementedError(
+          absl::StrCat(path_, ": a block device can't be resized from here"));
+    }
+    BlockingCall call(loop_, [fd = fd_.get(), bytes]() -> int64_t {
+      return ::ftruncate(fd, static_cast<off_t>(bytes)) == 0 ? 0 : -int64_t{errno};
+    });
+    const int64_t result = co_await call;
+    if (result < 0) {
+      co_return ErrnoStatus(static_cast<int>(-result),
+                            absl::StrCat(path_, ": resizing to ", bytes, " bytes"));
+    }
+    facts_.size = bytes;
+    co_return absl::OkStatus();
+  }
+
+  absl::Status Refresh() override {
+    ASSIGN_OR_RETURN(facts_, Examine(fd_.get(), path_));
+    return absl::OkStatus();
+  }
+
+  [[nodiscard]] const std::string& path() const override { return path_; }
+  [[nodiscard]] bool read_only() const override { return read_only_; }
+  [[nodiscard]] uint32_t logical_block_bytes() const override { return facts_.logical; }
+  [[nodiscard]] uint32_t physical_block_bytes() const override { return facts_.physical; }
+  [[nodiscard]] int fd() const override { return fd_.get(); }
+
+  static absl::StatusOr<Facts> Examine(int fd, const std::string& path) {
+    struct stat status {};
+    if (::fstat(fd, &status) != 0) return ErrnoStatus(errno, path);
+    Facts facts;
+    if (S_ISREG(status.st_mode)) {
+      facts.size = static_cast<uint64_t>(status.st_size);
+      return facts;
+    }
+    if (!S_ISBLK(status.st_mode)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(path, ": is neither a file nor a block device"));
+    }
+    int logical = 0;
+    unsigned physical = 0;
+    if (::ioctl(fd, BLKGETSIZE64, &facts.size) != 0 || ::ioctl(fd, BLKSSZGET, &logical) != 0 ||
+        ::ioctl(fd, BLKPBSZGET, &physical) != 0) {
+      return ErrnoStatus(errno, absl::StrCat(path, ": asking the block device"));
+    }
+    facts.block_device = true;
+    facts.logical = static_cast<uint32_t>(logical);
+    facts.physical = std::max(physical, facts.logical);
+    return facts;
+  }
+
+ private:
+  // One request under way: goes on after short transfers, tries the next way where the host hasn't
+  // the first.
+  class Transfer final : public IoLoop::Operation {
+   public:
+    explicit Transfer(HostStorage& storage) : storage_(storage) {}
+
+    void Begin(Request& request) {
+      request_ = &request;
+      done_ = 0;
+      way_ = 0;
+      rest_ = request.buffers;
+      Continue();
+    }
+    void Complete(int64_t result) override {
+      if (result == -EINTR || result == -EAGAIN) return Continue();
+      switch (request_->operation) {
+        case disk::Operation::kRead:
+        case disk::Operation::kWrite:
+          return Transferred(result);
+        case disk::Operation::kFlush:
+          return result < 0 ? Fail(result) : End(absl::OkStatus());
+        case disk::Operation::kDiscard:
+          // A host that can't keeps the bytes, which is a discard too.
+          if (result < 0 && !Unsupported(result)) return Fail(result);
+          return End(absl::OkStatus());
+        case disk::Operation::kWriteZeroes:
+          return Zeroed(result);
+      }
+    }
+
+   private:
+    static bool Unsupported(int64_t result) {
+      return result == -EOPNOTSUPP || result == -ENOSYS || result == -EINVAL;
+    }
+    void Continue() {
+      const int fd = storage_.fd_.get();
+      const uint64_t at = request_->offset + done_;
+      const uint64_t left = request_->length - done_;
+      switch (request_->operation) {
+        case disk::Operation::kRead:
+          return storage_.loop_.Read(fd, Batch(), at, *this);
+        case disk::Operation::kWrite:
+          return storage_.loop_.Write(fd, Batch(), at, *this);
+        case disk::Operation::kFlush:
+          return storage_.loop_.Fsync(fd, IoLoop::Sync::kData, *this);
+        case disk::Operation::kDiscard:
+          return storage_.loop_.Fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, left,
+                                          *this);
+        case disk::Operation::kWriteZeroes: {
+          // Extends a file where it has to; holes where that is welcome.
+          const bool within = at + left <= storage_.facts_.size;
+          if (way_ == 0 && request_->may_deallocate && within) {
+            return storage_.loop_.Fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at,
+                                            left, *this);
+          }
+          if (way_ <= 1) {
+            way_ = 1;
+            return storage_.loop_.Fallocate(fd, FALLOC_FL_ZERO_RANGE, at, left, *this);
+          }
+          zeroes_ = {.iov_base = const_cast<uint8_t*>(kZeroes.data()),
+                     .iov_len = std::min<uint64_t>(left, kZeroes.size())};
+          return storage_.loop_.Write(fd, std::span<const iovec>(&zeroes_, 1), at, *this);
+        }
+      }
+    }
+    // As many of the buffers that are left as one call takes.
+    std::span<const iovec> Batch() { return rest_.first(std::min<size_t>(rest_.size(), IOV_MAX)); }
+
+    void Transferred(int64_t result) {
+      if (result < 0) return Fail(result);
+      if (result == 0) {
+        return End(absl::OutOfRangeError(absl::StrCat(
+            storage_.path_, ": offset ", request_->offset + done_,
+            request_->operation == disk::Operation::kRead ? ": the file ends here, it was cut off"
+                                                          : ": nothing more can be written")));
+      }
+      done_ += static_cast<uint64_t>(result);
+      if (request_->operation == disk::Operation::kWrite) Extended();
+      if (done_ == request_->length) return End(absl::OkStatus());
+      Advance(static_cast<uint64_t>(result));
+      Continue();
+    }
+    void Advance(uint64_t bytes) {
+      if (own_.data() != rest_.data() || own_.empty()) {
+        own_.assign(rest_.begin(), rest_.end());
+        rest_ = own_;
+      }
+      size_t whole = 0;
+      while (whole < rest_.size() && bytes >= rest_[whole].iov_len) bytes -= rest_[whole++].iov_len;
+      own_.erase(own_.begin(), own_.begin() + static_cast<ptrdiff_t>(whole));
+      if (!own_.empty()) {
+        own_[0].iov_base = static_cast<uint8_t*>(own_[0].iov_base) + bytes;
+        own_[0].iov_len -= bytes;
+      }
+      rest_ = own_;
+    }
+    void Zeroed(int64_t result) {
+      if (result < 0 && way_ <= 1 && Unsupported(result)) {
+        ++way_;
+        return Continue();
+      }
+      if (result < 0) return Fail(result);
+      done_ = way_ <= 1 ? request_->length : done_ + static_cast<uint64_t>(result);
+      Extended();
+      if (done_ == request_->length) return End(absl::OkStatus());
+      Continue();
+    }
+    void Extended() {
+      storage_.facts_.size = std::max(storage_.facts_.size, request_->offset + done_);
+    }
+    void Fail(int64_t result) {
+      End(ErrnoStatus(static_cast<int>(-result),
+                      absl::StrCat(storage_.path_, ": offset ", request_->offset + done_, ": ",
+                                   NameOf(request_->operation))));
+    }
+    void End(absl::Status status) {
+      HostStorage& storage = storage_;
+      Request& request = *request_;
+      own_.clear();
+      rest_ = {};
+      storage.spare_.push_back(std::unique_ptr<Transfer>(this));
+      --storage.in_flight_;
+      request.Complete(std::move(status));
+    }
+
+    HostStorage& storage_;
+    Request* request_ = nullptr;
+    uint64_t done_ = 0;
+    int way_ = 0;
+    std::span<const iovec> rest_;
+    std::vector<iovec> own_;  // what is left after a short transfer
+    iovec zeroes_{};
+  };
+
+  IoLoop& loop_;
+  const std::string path_;
+  const UniqueFd fd_;
+  const bool read_only_;
+  Facts facts_;
+  size_t in_flight_ = 0;
+  std::vector<std::unique_ptr<Transfer>> spare_;
+};
+
+// Open file description locks over the bytes that QEMU locks, too (100 to 203), and with them over
+// all that two of ours could mean.
+absl::Status Lock(int fd, bool read_only, const std::string& path) {
+  struct flock lock {};
+  lock.l_type = read_only ? F_RDLCK : F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  lock.l_start = 0;
+  lock.l_len = 0;
+  if (::fcntl(fd, F_OFD_SETLK, &lock) == 0) return absl::OkStatus();
+  if (errno == EAGAIN || errno == EACCES) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(path, ": in use: ",
+                     read_only ? "somebody has it open for writing"
+                               : "somebody else has it open; open it read-only on both sides, or "
+                                 "end the other"));
+  }
+  return ErrnoStatus(errno, absl::StrCat(path, ": locking"));
+}
+
+struct Opened {
+  UniqueFd fd;
+  HostStorage::Facts facts;
+};
+
+absl::StatusOr<Opened> OpenAndLock(const std::string& path, bool read_only, int extra_flags) {
+  // O_NONBLOCK: opening a FIFO mustn't wait for its other end.
+  const int flags = (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK | extra_flags;
+  Opened opened;
+  opened.fd.Reset(::open(path.c_str(), flags, 0644));
+  if (!opened.fd) return ErrnoStatus(errno, path);
+  ASSIGN_OR_RETURN(opened.facts, HostStorage::Examine(opened.fd.get(), path));
+  if (opened.facts.block_device && !read_only) {
+    // Exclusive opens of a block device also exclude mounts.
+    UniqueFd exclusive(::open(path.c_str(), flags | O_EXCL));
+    if (!exclusive && errno == EBUSY) {
+      return absl::FailedPreconditionError(
+          absl::StrCat(path, ": in use: the block device is mounted or open elsewhere"));
+    }
+    if (!exclusive) return ErrnoStatus(errno, path);
+    opened.fd = std::move(exclusive);
+  }
+  RETURN_IF_ERROR(Lock(opened.fd.get(), read_only, path));
+  return opened;
+}
+
+Task<absl::StatusOr<std::unique_ptr<Storage>>> Open(IoLoop& loop, std::string path, bool read_only,
+                                                    int extra_flags) {
+  absl::StatusOr<Opened> opened;
+  BlockingCall call(loop, [&]() -> int64_t {
+    opened = OpenAndLock(path, read_only, extra_flags);
+    return 0;
+  });
+  co_await call;
+  if (!opened.ok()) co_return opened.status();
+  std::unique_ptr<Storage> storage = std::make_unique<HostStorage>(
+      loop, std::move(path), std::move(opened->fd), read_only, opened->facts);
+  co_return storage;
+}
+
+}  // namespace
+
+Task<absl::StatusOr<std::unique_ptr<Storage>>> OpenHostStorage(IoLoop& loop,
+                                                               HostStorageOptions options) {
+  return Open(loop, std::move(options.path), options.read_only, 0);
+}
+
+Task<absl::StatusOr<std::unique_ptr<Storage>>> CreateHostStorage(IoLoop& loop, std::string path) {
+  return Open(loop, std::move(path), false, O_CREAT | O_EXCL);
+}
+
+}  // namespace bothy::disk

@@ -1,0 +1,116 @@
+#include "disk/open_image.h"
+
+#include <array>
+#include <filesystem>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "disk/host_storage.h"
+#include "disk/parent.h"
+#include "disk/raw/raw_disk.h"
+#include "disk/vhd1/vhd1.h"
+#include "disk/vhdx/vhdx.h"
+
+namespace bothy::disk {
+namespace {
+
+Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenLink(IoLoop& loop, std::string path, ImageType type,
+                                                     bool read_only, uint32_t depth);
+
+// The first of the candidates that there is.
+Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenParent(IoLoop& loop, ParentReference reference,
+                                                       ImageType type, uint32_t depth) {
+  if (depth >= kMaxChainLength) {
+    co_return absl::InvalidArgumentError(absl::StrCat(reference.child_path,
+                                                      ": a chain of more than ", kMaxChainLength,
+                                                      " images; do they refer to each other?"));
+  }
+  const std::filesystem::path folder = std::filesystem::path(reference.child_path).parent_path();
+  std::vector<std::string> tried;
+  for (const std::string& candidate : reference.candidate_paths) {
+    // An absolute candidate stays what it is.
+    std::string path = (folder / candidate).lexically_normal().string();
+    tried.push_back(path);
+    absl::StatusOr<std::unique_ptr<Disk>> parent =
+        co_await OpenLink(loop, std::move(path), type, true, depth);
+    if (!absl::IsNotFound(parent.status())) co_return parent;
+  }
+  co_return absl::NotFoundError(
+      absl::StrCat(reference.child_path, ": its parent isn't at ", absl::StrJoin(tried, " nor at "),
+                   " (the image calls it ", absl::StrJoin(reference.spelled_paths, " or "), ")"));
+}
+
+ParentOpener OpenerOf(IoLoop& loop, ImageType type, uint32_t depth) {
+  return [&loop, type, depth](const ParentReference& reference) {
+    return OpenParent(loop, reference, type, depth + 1);
+  };
+}
+
+Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenLink(IoLoop& loop, std::string path, ImageType type,
+                                                     bool read_only, uint32_t depth) {
+  HostStorageOptions storage_options;
+  storage_options.path = std::move(path);
+  storage_options.read_only = read_only;
+  absl::StatusOr<std::unique_ptr<Storage>> storage =
+      co_await OpenHostStorage(loop, std::move(storage_options));
+  if (!storage.ok()) co_return storage.status();
+  switch (type) {
+    case ImageType::kRaw:
+      co_return OpenRawDisk(*std::move(storage));
+    case ImageType::kVhd1: {
+      vhd1::OpenOptions options;
+      options.read_only = read_only;
+      options.open_parent = OpenerOf(loop, type, depth);
+      absl::StatusOr<std::unique_ptr<Disk>> disk =
+          co_await vhd1::Open(*std::move(storage), std::move(options));
+      co_return disk;
+    }
+    case ImageType::kVhdx: {
+      vhdx::OpenOptions options;
+      options.read_only = read_only;
+      options.open_parent = OpenerOf(loop, type, depth);
+      absl::StatusOr<std::unique_ptr<Disk>> disk =
+          co_await vhdx::Open(*std::move(storage), std::move(options));
+      co_return disk;
+    }
+  }
+  co_return absl::InvalidArgumentError("no such type of image");
+}
+
+}  // namespace
+
+std::string_view NameOf(ImageType type) {
+  switch (type) {
+    case ImageType::kRaw:
+      return "raw";
+    case ImageType::kVhd1:
+      return "vhd1";
+    case ImageType::kVhdx:
+      return "vhdx";
+  }
+  return "unknown";
+}
+
+Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenImage(IoLoop& loop, std::string path,
+                                                      ImageType type, OpenImageOptions options) {
+  return OpenLink(loop, std::move(path), type, options.read_only, 0);
+}
+
+Task<absl::StatusOr<ImageType>> DetectImageType(IoLoop& loop, std::string path) {
+  HostStorageOptions options;
+  options.path = std::move(path);
+  options.read_only = true;
+  absl::StatusOr<std::unique_ptr<Storage>> storage =
+      co_await OpenHostStorage(loop, std::move(options));
+  if (!storage.ok()) co_return storage.status();
+  absl::StatusOr<bool> is_vhdx = co_await vhdx::Probe(**storage);
+  if (!is_vhdx.ok()) co_return is_vhdx.status();
+  if (*is_vhdx) co_return ImageType::kVhdx;
+  absl::StatusOr<bool> is_vhd1 = co_await vhd1::Probe(**storage);
+  if (!is_vhd1.ok()) co_return is_vhd1.status();
+  co_return *is_vhd1 ? ImageType::kVhd1 : ImageType::kRaw;
+}
+
+}  // namespace bothy::disk

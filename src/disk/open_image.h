@@ -1,0 +1,37 @@
+// OpenImage: a disk from a path: the storage, the format on it, and for a differencing image the
+// whole chain of its parents.
+//
+//   absl::StatusOr<std::unique_ptr<Disk>> disk =
+//       co_await OpenImage(loop, "/images/a.vhdx", ImageType::kVhdx, options);
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "disk/disk.h"
+#include "support/io_loop.h"
+
+namespace bothy::disk {
+
+enum class ImageType : uint8_t { kRaw, kVhd1, kVhdx };
+
+// "raw", "vhd1", "vhdx".
+[[nodiscard]] std::string_view NameOf(ImageType type);
+
+struct OpenImageOptions {
+  bool read_only = false;
+};
+
+// Parents are opened read-only, whatever the options say. NotFound (also for a parent, listing the
+// paths that were tried), PermissionDenied, FailedPrecondition (in use; the parent isn't the one
+// the image was made for), InvalidArgument (not such an image), DataLoss (corrupt). Messages begin
+// with the path. `loop` outlives the disk; all of it happens on its thread.
+Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenImage(IoLoop& loop, std::string path,
+                                                      ImageType type, OpenImageOptions options);
+
+// What the file is by its contents: a VHDX or a VHD1 has a signature, everything else is raw.
+Task<absl::StatusOr<ImageType>> DetectImageType(IoLoop& loop, std::string path);
+
+}  // namespace bothy::disk

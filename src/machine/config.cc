@@ -1,0 +1,38 @@
+#include "machine/config.h"
+
+#include "absl/strings/str_cat.h"
+
+namespace bothy::machine {
+namespace {
+
+const char* TypeText(ImageType type) {
+  switch (type) {
+    case ImageType::kVhd1:
+      return "a VHD1";
+    case ImageType::kVhdx:
+      return "a VHDX";
+    case ImageType::kPhysical:
+      return "a PHYSICAL disk";
+  }
+  return "";
+}
+
+}  // namespace
+
+absl::Status CheckNamesImage(const ImageConfig& asked, const ImageConfig& there) {
+  if (!asked.path.empty() && asked.path != there.path) {
+    return absl::InvalidArgumentError(absl::StrCat("host_path: is \"", asked.path,
+                                                   "\", but the disk there is \"", there.path,
+                                                   "\"; leave it out or name that one"));
+  }
+  if (asked.type != ImageType::kVhd1 && asked.type != there.type) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "type: is ", TypeText(asked.type), ", but the disk there is ", TypeText(there.type)));
+  }
+  if (asked.read_only && !there.read_only) {
+    return absl::InvalidArgumentError("read_only: is set, but the disk there is writable");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace bothy::machine

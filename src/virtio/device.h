@@ -1,0 +1,73 @@
+// Device: what a virtio device is to its transport.
+//
+// The transport (virtio/pci) owns status, feature negotiation, queue set-up and interrupts; the
+// device owns what its queues and its configuration mean. Queues exist from Activate to Reset and
+// belong to the device's loop, which the transport was given: Activate, OnDoorbell, Quiesce, Resume
+// and Reset are called there, never concurrently. ReadConfig and WriteConfig are called on vCPU
+// threads at any time, also before Activate.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "support/status.h"
+#include "virtio/queue/virtqueue.h"
+
+namespace bothy::virtio {
+
+// Device types (5) and feature bits (6) of virtio 1.2.
+inline constexpr uint16_t kDeviceTypeScsi = 8;
+inline constexpr uint16_t kDeviceTypePmem = 27;
+inline constexpr uint64_t kFeatureIndirectDescriptors = uint64_t{1} << 28;
+inline constexpr uint64_t kFeatureEventIndex = uint64_t{1} << 29;
+inline constexpr uint64_t kFeatureVersion1 = uint64_t{1} << 32;
+
+// What the transport does for a device. Any thread, unless it says otherwise.
+class Transport {
+ public:
+  virtual ~Transport() = default;
+  // The driver is told that `queue` has used buffers. Only between Activate and Reset.
+  virtual void InterruptQueue(uint16_t queue) = 0;
+  // The driver is told that the device's configuration is new.
+  virtual void ConfigChanged() = 0;
+  // The driver broke the rules: DEVICE_NEEDS_RESET (2.1.2), and why, in the log. The device stops
+  // looking at its queues until Reset.
+  virtual void NeedsReset(const absl::Status& reason) = 0;
+};
+
+class Device {
+ public:
+  virtual ~Device() = default;
+
+  [[nodiscard]] virtual uint16_t type() const = 0;
+  // "scsi0", for logs and inspection.
+  [[nodiscard]] virtual const std::string& name() const = 0;
+  // The device's own features; the transport adds those of queues and version 1.
+  [[nodiscard]] virtual uint64_t features() const = 0;
+  // Largest size of each queue; how many there are.
+  [[nodiscard]] virtual const std::vector<uint16_t>& queue_sizes() const = 0;
+
+  // The device-specific configuration. Reads past it see zero. Must not block.
+  virtual void ReadConfig(uint64_t offset, std::span<uint8_t> data) = 0;
+  virtual void WriteConfig(uint64_t offset, std::span<const uint8_t> data) = 0;
+
+  // DRIVER_OK: `queues` has null where the driver enabled none. What the driver put there before
+  // counts as rung.
+  virtual void Activate(Transport& transport, uint64_t features,
+                        std::vector<std::unique_ptr<Virtqueue>> queues) = 0;
+  // The driver rang the doorbell of `queue`. May be spurious.
+  virtual void OnDoorbell(uint16_t queue) = 0;
+  // Brings the device to rest: `done` is called when nothing is in flight. Until Resume guest
+  // memory and files are left alone, whatever rings. Also before Activate.
+  virtual void Quiesce(std::function<void()> done) = 0;
+  virtual void Resume() = 0;
+  // Forgets queues and the driver's settings; `done` is called when nothing of them is in flight.
+  // Also before Activate, and while quiesced.
+  virtual void Reset(std::function<void()> done) = 0;
+};
+
+}  // namespace bothy::virtio
