@@ -182,7 +182,6 @@ Task<absl::Status> FileSpace::TakeLeftoverSlack() {
 }
 
 Task<absl::Status> FileSpace::MoveFooter(uint64_t slack_end) {
-  const uint64_t old_footer = footer_offset_;
   const uint64_t old_size = storage_.size();
   const auto bytes = image_.footer.Encode();
   const std::span<const uint8_t> footer(bytes);
@@ -197,8 +196,9 @@ Task<absl::Status> FileSpace::MoveFooter(uint64_t slack_end) {
     co_return undone.ok() ? status : undone;
   }
   footer_offset_ = slack_end;
-  if (old_size > old_footer) {
-    status = co_await WriteZeroes(storage_, old_footer, old_size - old_footer);
+  // The old footer, and what an attempt that failed here left before it.
+  if (old_size > zero_end_) {
+    status = co_await WriteZeroes(storage_, zero_end_, old_size - zero_end_);
     CO_RETURN_IF_ERROR(status);
   }
   zero_end_ = slack_end;
