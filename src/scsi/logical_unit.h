@@ -37,6 +37,7 @@ class LogicalUnit {
   // Nothing is under way.
   std::unique_ptr<disk::Disk> ReplaceDisk(std::unique_ptr<disk::Disk> disk, std::string serial);
   [[nodiscard]] disk::Disk* disk() { return disk_.get(); }
+  [[nodiscard]] const std::string& serial() const { return serial_; }
 
   struct Counters {
     uint64_t reads = 0;

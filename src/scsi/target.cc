@@ -160,20 +160,26 @@ void Target::Detach(uint16_t lun, std::function<void(std::unique_ptr<disk::Disk>
       [unit = std::move(unit), done = std::move(done)] { done(unit->ReplaceDisk(nullptr, "")); });
 }
 
-void Target::ReplaceMedium(uint16_t lun, std::unique_ptr<disk::Disk> disk, std::string serial,
-                           std::function<void(std::unique_ptr<disk::Disk>)> done) {
+void Target::TakeMedium(uint16_t lun, std::function<void(std::unique_ptr<disk::Disk>)> done) {
   CHECK(units_[lun] != nullptr && !busy_[lun]);
   busy_[lun] = true;
-  auto shared = std::make_shared<std::unique_ptr<disk::Disk>>(std::move(disk));
-  units_[lun]->WhenIdle([this, lun, shared, serial = std::move(serial), done = std::move(done)] {
-    busy_[lun] = false;
-    units_[lun]->Raise(kMediumChanged);
-    done(units_[lun]->ReplaceDisk(std::move(*shared), serial));
-  });
+  units_[lun]->WhenIdle(
+      [this, lun, done = std::move(done)] { done(units_[lun]->ReplaceDisk(nullptr, "")); });
+}
+
+void Target::PutMedium(uint16_t lun, std::unique_ptr<disk::Disk> disk, std::string serial) {
+  CHECK(busy_[lun]);
+  busy_[lun] = false;
+  units_[lun]->ReplaceDisk(std::move(disk), std::move(serial));
+  units_[lun]->Raise(kMediumChanged);
 }
 
 disk::Disk* Target::disk(uint16_t lun) {
   return units_[lun] == nullptr ? nullptr : units_[lun]->disk();
+}
+
+std::string_view Target::serial(uint16_t lun) const {
+  return units_[lun] == nullptr ? std::string_view() : units_[lun]->serial();
 }
 
 void Target::Raise(uint16_t lun, const Condition& attention) {

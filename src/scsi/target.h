@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
 
 #include "absl/functional/function_ref.h"
 #include "disk/disk.h"
@@ -48,12 +49,15 @@ class Target {
   void Attach(uint16_t lun, std::unique_ptr<disk::Disk> disk, std::string serial);
   // No command reaches the unit any more; `done` gets its disk when none is under way.
   void Detach(uint16_t lun, std::function<void(std::unique_ptr<disk::Disk>)> done);
-  // Another medium in the same unit; `done` gets the one before. Commands that arrive meanwhile are
-  // answered BUSY, which makes drivers try again.
-  void ReplaceMedium(uint16_t lun, std::unique_ptr<disk::Disk> disk, std::string serial,
-                     std::function<void(std::unique_ptr<disk::Disk>)> done);
+  // Takes the medium out of a unit that stays: `done` gets its disk when no command is under way.
+  // Until PutMedium, commands are answered BUSY, which makes drivers try again.
+  void TakeMedium(uint16_t lun, std::function<void(std::unique_ptr<disk::Disk>)> done);
+  // Gives it another one, or the same; the driver hears of it by a unit attention.
+  void PutMedium(uint16_t lun, std::unique_ptr<disk::Disk> disk, std::string serial);
   // The disk there, for Refresh and Flush; null when there is none.
   [[nodiscard]] disk::Disk* disk(uint16_t lun);
+  // What the guest knows the disk there by; empty when there is none.
+  [[nodiscard]] std::string_view serial(uint16_t lun) const;
   void Raise(uint16_t lun, const Condition& attention);
 
   // `done` is called when no command is under way; the caller gives none until Resume.
@@ -71,8 +75,7 @@ class Target {
 
   mutable std::mutex units_mutex_;  // guards changes of units_ and reads from other threads
   std::array<std::unique_ptr<LogicalUnit>, kMaxLuns> units_;
-  // Units on their way out: no longer in units_, commands still under way.
-  std::array<bool, kMaxLuns> busy_{};  // a medium is being replaced
+  std::array<bool, kMaxLuns> busy_{};  // between TakeMedium and PutMedium
 };
 
 }  // namespace bothy::scsi
