@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <climits>
 #include <coroutine>
@@ -16,6 +17,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "disk/image_lock.h"
 #include "support/check.h"
 #include "support/unique_fd.h"
 
@@ -211,6 +213,13 @@ class HostStorage final : public Storage {
         case disk::Operation::kFlush:
           return storage_.loop_.Fsync(fd, IoLoop::Sync::kData, *this);
         case disk::Operation::kDiscard:
+          if (storage_.facts_.block_device) {
+            return storage_.loop_.RunBlocking(
+                [fd, range = std::array<uint64_t, 2>{at, left}]() -> int64_t {
+                  return ::ioctl(fd, BLKDISCARD, range.data()) == 0 ? 0 : -int64_t{errno};
+                },
+                *this);
+          }
           return storage_.loop_.Fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, left,
                                           *this);
         case disk::Operation::kWriteZeroes: {
@@ -308,25 +317,6 @@ class HostStorage final : public Storage {
   std::vector<std::unique_ptr<Transfer>> spare_;
 };
 
-// Open file description locks over the bytes that QEMU locks, too (100 to 203), and with them over
-// all that two of ours could mean.
-absl::Status Lock(int fd, bool read_only, const std::string& path) {
-  struct flock lock {};
-  lock.l_type = read_only ? F_RDLCK : F_WRLCK;
-  lock.l_whence = SEEK_SET;
-  lock.l_start = 0;
-  lock.l_len = 0;
-  if (::fcntl(fd, F_OFD_SETLK, &lock) == 0) return absl::OkStatus();
-  if (errno == EAGAIN || errno == EACCES) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(path, ": in use: ",
-                     read_only ? "somebody has it open for writing"
-                               : "somebody else has it open; open it read-only on both sides, or "
-                                 "end the other"));
-  }
-  return ErrnoStatus(errno, absl::StrCat(path, ": locking"));
-}
-
 struct Opened {
   UniqueFd fd;
   HostStorage::Facts facts;
@@ -349,7 +339,7 @@ absl::StatusOr<Opened> OpenAndLock(const std::string& path, bool read_only, int 
     if (!exclusive) return ErrnoStatus(errno, path);
     opened.fd = std::move(exclusive);
   }
-  RETURN_IF_ERROR(Lock(opened.fd.get(), read_only, path));
+  RETURN_IF_ERROR(LockImage(opened.fd.get(), read_only, path));
   return opened;
 }
 
