@@ -187,7 +187,7 @@ class PmemDisks::Device {
 PmemDisks::PmemDisks(const DeviceHost& host) : host_(host) {}
 
 PmemDisks::~PmemDisks() {
-  for (auto& [path, device] : devices_) Retire(*device);
+  for (auto& [path, device] : devices_) (void)Retire(*device);
 }
 
 absl::Status PmemDisks::Retire(Device& device) {
@@ -223,7 +223,8 @@ absl::Status PmemDisks::Add(const ImageConfig& image) {
           : absl::ResourceExhaustedError(absl::StrCat(image.path, ": no room for ", size,
                                                       " bytes in the guest's physical addresses"));
   if (!status.ok()) {
-    Retire(*device).IgnoreError();
+    // Why it failed is the better reason.
+    (void)Retire(*device);
     return status;
   }
   const std::lock_guard lock(mutex_);
