@@ -191,7 +191,7 @@ PmemDisks::~PmemDisks() {
 }
 
 absl::Status PmemDisks::Retire(Device& device) {
-  const absl::Status status = device.Close();
+  absl::Status status = device.Close();
   if (!status.ok()) {
     LogError(device.name(), absl::StrCat("closing: ", std::string(status.message())));
   }
@@ -240,8 +240,8 @@ absl::Status PmemDisks::AddConfigured(const std::vector<PmemDiskConfig>& disks) 
   return absl::OkStatus();
 }
 
-void PmemDisks::Modify(Change change, const PmemDiskConfig& disk, std::stop_token stop,
-                       ChangeDone done) {
+void PmemDisks::Modify(Change change, const PmemDiskConfig& disk, const std::stop_token& stop,
+                       const ChangeDone& done) {
   const auto at = devices_.find(disk.image.path);
   if (change == Change::kAdd) {
     if (at != devices_.end()) {
@@ -259,10 +259,11 @@ void PmemDisks::Modify(Change change, const PmemDiskConfig& disk, std::stop_toke
     return done(
         absl::Status(named.code(), absl::StrCat("vpmem_disk.", std::string(named.message()))));
   }
-  Remove(disk.image.path, std::move(stop), std::move(done));
+  Remove(disk.image.path, stop, done);
 }
 
-void PmemDisks::Remove(const std::string& path, std::stop_token stop, ChangeDone done) {
+void PmemDisks::Remove(const std::string& path, const std::stop_token& stop,
+                       const ChangeDone& done) {
   struct Wait {
     explicit Wait(EventLoop& loop) : timer(loop.context()) {}
     asio::steady_timer timer;
@@ -270,7 +271,7 @@ void PmemDisks::Remove(const std::string& path, std::stop_token stop, ChangeDone
   };
   auto wait = std::make_shared<Wait>(host_.changes);
   pci::RootPort& port = devices_.at(path)->port();
-  const auto removed = [this, path, wait, done](absl::Status status) {
+  const auto removed = [this, path, wait, done](const absl::Status& status) {
     host_.changes.Post([this, path, wait, done, status] {
       wait->timer.cancel();
       wait->on_stop.reset();
@@ -292,7 +293,7 @@ void PmemDisks::Remove(const std::string& path, std::stop_token stop, ChangeDone
         absl::StrCat("vpmem_disk.host_path: the guest hasn't let go of it within ",
                      kGuestLetsGo.count(), " s; it stays")));
   });
-  wait->on_stop.emplace(std::move(stop), [this, &port] {
+  wait->on_stop.emplace(stop, [this, &port] {
     host_.changes.Post([&port] {
       port.CancelRemoval(absl::CancelledError("the removal was given up; the memory stays"));
     });

@@ -31,7 +31,8 @@ class PmemDisks {
   // Errors begin with "devices_config.vpmem_disks[N].".
   absl::Status AddConfigured(const std::vector<PmemDiskConfig>& disks);
   // As Machine::ModifyPmemDisk, but on the thread of `changes`, where `done` is called, too.
-  void Modify(Change change, const PmemDiskConfig& disk, std::stop_token stop, ChangeDone done);
+  void Modify(Change change, const PmemDiskConfig& disk, const std::stop_token& stop,
+              const ChangeDone& done);
   // A directory for each: "pmem0".
   void Inspect(inspect::Node& node) const;
 
@@ -40,7 +41,7 @@ class PmemDisks {
   absl::Status Add(const ImageConfig& image);
   // Closes it; its addresses are kept.
   absl::Status Retire(Device& device);
-  void Remove(const std::string& path, std::stop_token stop, ChangeDone done);
+  void Remove(const std::string& path, const std::stop_token& stop, const ChangeDone& done);
 
   const DeviceHost host_;
   std::map<std::string, std::unique_ptr<Device>> devices_;  // by path

@@ -28,6 +28,12 @@ enum Tag : uint64_t { kOperation = 0, kWatch = 1, kWake = 2, kIgnored = 3 };
 constexpr uint64_t kTagMask = 3;
 
 // One system call a turn: it hands over what was prepared since, and sleeps in the ring.
+// What the user data of a completion points to.
+template <typename T>
+T& PointerTo(uint64_t data) {
+  return *reinterpret_cast<T*>(data);  // NOLINT(performance-no-int-to-ptr): the ring keeps numbers
+}
+
 class UringLoop final : public IoEngine {
  public:
   static absl::StatusOr<std::unique_ptr<IoLoop>> Create(const Options& options) {
