@@ -155,7 +155,7 @@ class ScsiAdapters::Adapter {
 
 void ScsiAdapters::Adapter::Announce(ScsiController::Change change, uint16_t lun,
                                      std::chrono::seconds limit, std::stop_token stop,
-                                     std::function<void(Outcome)> done) {
+                                     const std::function<void(Outcome)>& done) {
   struct Wait {
     explicit Wait(EventLoop& loop) : timer(loop.context()) {}
     asio::steady_timer timer;

@@ -224,10 +224,10 @@ class UringLoop final : public IoEngine {
       switch (data & kTagMask) {
         case kOperation:
           --in_ring_;
-          Finish(*reinterpret_cast<Operation*>(data), result);
+          Finish(PointerTo<Operation>(data), result);
           break;
         case kWatch:
-          OnWatch(*reinterpret_cast<WatchState*>(data & ~kTagMask), result, more);
+          OnWatch(PointerTo<WatchState>(data & ~kTagMask), result, more);
           break;
         case kWake:
           posted().DrainWake();
