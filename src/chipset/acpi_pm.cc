@@ -176,4 +176,11 @@ AcpiPmState AcpiPm::State() const {
   return state_;
 }
 
+void AcpiPm::Inspect(inspect::Node& node) const {
+  const AcpiPmState state = State();
+  node.Address("status", state.status);
+  node.Address("enable", state.enable);
+  node.Address("control", state.control);
+}
+
 }  // namespace bothy::chipset

@@ -18,6 +18,7 @@
 #include "chipset/loop_timer.h"
 #include "chipset/power.h"
 #include "hypervisor/interrupts.h"
+#include "inspect/node.h"
 #include "support/event_loop.h"
 #include "support/log.h"
 #include "support/state_unit.h"
@@ -59,6 +60,7 @@ class AcpiPm : public IoDevice, public StateUnit {
   void Reset() override;
 
   [[nodiscard]] AcpiPmState State() const;
+  void Inspect(inspect::Node& node) const;
 
  private:
   // All with mutex_ held.

@@ -413,4 +413,11 @@ RtcState Rtc::State() const {
   return state_;
 }
 
+void Rtc::Inspect(inspect::Node& node) const {
+  const RtcState state = State();
+  node.Value("offset_s", state.offset_s);
+  node.Address("register_a", state.cmos[0x0A]);
+  node.Address("register_b", state.cmos[0x0B]);
+}
+
 }  // namespace bothy::chipset

@@ -22,6 +22,7 @@
 #include "chipset/guest_clock.h"
 #include "chipset/loop_timer.h"
 #include "hypervisor/interrupts.h"
+#include "inspect/node.h"
 #include "support/event_loop.h"
 #include "support/state_unit.h"
 
@@ -68,6 +69,7 @@ class Rtc : public IoDevice, public StateUnit {
   void Reset() override;
 
   [[nodiscard]] RtcState State() const;
+  void Inspect(inspect::Node& node) const;
 
  private:
   // Seconds since 1970 and the nanosecond within.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -83,6 +84,9 @@ std::shared_ptr<Inspection> Inspection::Start(const Query& query,
                        describe_root);
   return inspection;
 }
+
+Inspection::Inspection(Query query, Done done) : query_(std::move(query)), done_(std::move(done)) {}
+Inspection::~Inspection() = default;
 
 Later Inspection::Await(std::span<const std::string> path, uint32_t levels, uint64_t* number) {
   const std::lock_guard lock(mutex_);

@@ -16,7 +16,6 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -52,6 +51,10 @@ class Inspection : public std::enable_shared_from_this<Inspection> {
   //   Unavailable  the path leads through a thread that has gone away or didn't answer
   static std::shared_ptr<Inspection> Start(const Query& query,
                                            absl::FunctionRef<void(Node&)> describe_root, Done done);
+  ~Inspection();
+  Inspection(const Inspection&) = delete;
+  Inspection& operator=(const Inspection&) = delete;
+
   // Answers now: directories that haven't come are shown as a text that says so. Any thread.
   void GiveUp();
 
@@ -59,7 +62,7 @@ class Inspection : public std::enable_shared_from_this<Inspection> {
   friend class Node;
   friend class Later;
 
-  Inspection(Query query, Done done) : query_(std::move(query)), done_(std::move(done)) {}
+  Inspection(Query query, Done done);
 
   // One more directory that comes later, as the description of that number.
   Later Await(std::span<const std::string> path, uint32_t levels, uint64_t* number);

@@ -93,6 +93,7 @@ class Machine {
   //            file again and reports its new size
   virtual void ModifyScsiDisk(Change change, ScsiDiskConfig disk, std::stop_token stop,
                               ChangeDone done) = 0;
+  // A Restart while an ejection waits ends it: the guest that held the disk is no more.
   //   kAdd     appears in the guest
   //   kRemove  by path: the guest is asked to eject it, then it is flushed and closed
   // There is no kUpdate.

@@ -270,4 +270,11 @@ uint64_t GuestMemory::ResidentBytes() const {
   return static_cast<uint64_t>(info.st_blocks) * 512;
 }
 
+void GuestMemory::Inspect(inspect::Node& node) const {
+  node.Value("ram_bytes", layout_.ram_bytes);
+  node.Value("resident_bytes", ResidentBytes());
+  node.Value("populated", populated_);
+  node.Child("layout", layout_);
+}
+
 }  // namespace bothy::memory

@@ -17,6 +17,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "inspect/node.h"
 #include "memory/layout.h"
 #include "support/mapping.h"
 #include "support/status.h"
@@ -85,6 +86,8 @@ class GuestMemory {
 
   // Guest RAM that is resident on the host now, in bytes.
   [[nodiscard]] uint64_t ResidentBytes() const;
+  // Sizes and the layout. Any thread.
+  void Inspect(inspect::Node& node) const;
   // The memfd, for what shares guest RAM with another process (vhost-user, later).
   [[nodiscard]] int fd() const { return fd_.get(); }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <string_view>
 
 #include "absl/strings/str_cat.h"
 
@@ -100,6 +101,26 @@ absl::StatusOr<Layout> ComputeLayout(const LayoutOptions& options) {
     layout.ram.push_back({{above, left}, offset});
   }
   return layout;
+}
+
+void Layout::Inspect(inspect::Node& node) const {
+  const auto range = [](inspect::Node& parent, std::string_view name, const AddressRange& of) {
+    parent.Child(name, [&of](inspect::Node& child) {
+      child.Address("base", of.base);
+      child.Value("size_bytes", of.size);
+    });
+  };
+  node.Child("ram", [this, range](inspect::Node& ranges) {
+    for (size_t i = 0; i < ram.size(); ++i) range(ranges, std::to_string(i), ram[i].guest);
+  });
+  range(node, "low_mmio", low_mmio);
+  range(node, "ecam", ecam);
+  node.Child("pci_mmio32", [this, range](inspect::Node& ranges) {
+    for (size_t i = 0; i < pci_mmio32.size(); ++i) {
+      range(ranges, std::to_string(i), pci_mmio32[i]);
+    }
+  });
+  range(node, "pci_mmio64", pci_mmio64);
 }
 
 }  // namespace bothy::memory

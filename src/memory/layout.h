@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "inspect/node.h"
 #include "support/status.h"
 
 namespace bothy::memory {
@@ -61,6 +62,8 @@ struct Layout {
   // at ECAM.
   std::vector<AddressRange> pci_mmio32;
   AddressRange pci_mmio64;  // the 64-bit window
+
+  void Inspect(inspect::Node& node) const;
 };
 
 // Fixed addresses inside the low MMIO window.

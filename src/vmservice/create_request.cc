@@ -1,12 +1,13 @@
 #include "vmservice/create_request.h"
 
-#include <filesystem>
 #include <map>
 #include <set>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "support/unix_socket.h"
+#include "vmservice/device_requests.h"
+#include "vmservice/field_checks.h"
 #include "vmservice/unknown_fields.h"
 
 namespace bothy::vmservice {
@@ -16,26 +17,6 @@ using machine::MachineConfig;
 using machine::PowerAction;
 
 constexpr size_t kMaxLogIdBytes = 256;
-
-absl::Status Invalid(const std::string& path, const std::string& problem) {
-  return absl::InvalidArgumentError(absl::StrCat(path, ": ", problem));
-}
-
-absl::Status NotInThisBuild(const std::string& path, const std::string& what) {
-  return absl::UnimplementedError(absl::StrCat(path, ": this build doesn't support ", what));
-}
-
-absl::Status CheckRange(const std::string& path, uint64_t value, uint64_t low, uint64_t high) {
-  if (value >= low && value <= high) return absl::OkStatus();
-  return Invalid(path, absl::StrCat(value, " is out of range ", low, "..", high));
-}
-
-// A path of the host: something, and without a NUL, which the kernel would take for its end.
-absl::Status CheckPath(const std::string& path, const std::string& value) {
-  if (value.empty()) return Invalid(path, "is empty");
-  if (value.find('\0') != std::string::npos) return Invalid(path, "contains a NUL byte");
-  return absl::OkStatus();
-}
 
 absl::Status TranslateMemory(const ::vmservice::VMConfig& config, machine::MemoryConfig& out) {
   const std::string path = "config.memory_config";
@@ -92,30 +73,6 @@ absl::Status TranslateProcessors(const ::vmservice::VMConfig& config,
   }
   out.count = processors.processor_count() == 0 ? 1 : processors.processor_count();
   return absl::OkStatus();
-}
-
-absl::Status RefuseDevices(const ::vmservice::VMConfig& config) {
-  const std::string path = "config.devices_config";
-  const ::vmservice::DevicesConfig& devices = config.devices_config();
-  if (devices.scsi_disks_size() > 0) return NotInThisBuild(path + ".scsi_disks[0]", "SCSI disks");
-  if (devices.vpmem_disks_size() > 0) {
-    return NotInThisBuild(path + ".vpmem_disks[0]", "persistent memory");
-  }
-  if (devices.nic_config_size() > 0)
-    return NotInThisBuild(path + ".nic_config[0]", "network cards");
-  if (devices.windows_device_size() > 0) {
-    return NotInThisBuild(path + ".windows_device[0]", "host devices");
-  }
-  return absl::OkStatus();
-}
-
-// Without "." and empty components. ".." stays: what it leads to is the host's to say.
-std::string PlainPath(const std::string& path) {
-  std::filesystem::path plain;
-  for (const std::filesystem::path& part : std::filesystem::path(path)) {
-    if (!part.empty() && part != ".") plain /= part;
-  }
-  return plain.string();
 }
 
 absl::Status TranslateSerial(const ::vmservice::VMConfig& config, MachineConfig& out) {
@@ -255,7 +212,7 @@ absl::StatusOr<MachineConfig> TranslateCreateRequest(const ::vmservice::CreateVM
   RETURN_IF_ERROR(TranslateBoot(config, out));
   RETURN_IF_ERROR(TranslateExtraData(config, out));
   RETURN_IF_ERROR(TranslatePowerActions(config, out.power));
-  RETURN_IF_ERROR(RefuseDevices(config));
+  RETURN_IF_ERROR(TranslateDevices(config.devices_config(), out));
   if (config.windows_options().cpu_group_id() != 0) {
     return NotInThisBuild("config.windows_options.cpu_group_id", "CPU groups");
   }

@@ -20,13 +20,29 @@ namespace {
 enum class Phase : uint8_t { kDo, kNothingToDo, kFailedPrecondition, kAlreadyExists };
 
 // contract.md, "Lifecycle". Rows: no VM, paused, running, halted. Columns: Create, Resume, Pause,
-// Teardown.
-constexpr std::array<std::array<Phase, 4>, 4> kLegality = {{
-    {Phase::kDo, Phase::kFailedPrecondition, Phase::kFailedPrecondition, Phase::kNothingToDo},
-    {Phase::kAlreadyExists, Phase::kDo, Phase::kNothingToDo, Phase::kDo},
-    {Phase::kAlreadyExists, Phase::kNothingToDo, Phase::kDo, Phase::kDo},
-    {Phase::kAlreadyExists, Phase::kFailedPrecondition, Phase::kFailedPrecondition, Phase::kDo},
+// Teardown, Modify.
+constexpr std::array<std::array<Phase, 5>, 4> kLegality = {{
+    {Phase::kDo, Phase::kFailedPrecondition, Phase::kFailedPrecondition, Phase::kNothingToDo,
+     Phase::kFailedPrecondition},
+    {Phase::kAlreadyExists, Phase::kDo, Phase::kNothingToDo, Phase::kDo, Phase::kDo},
+    {Phase::kAlreadyExists, Phase::kNothingToDo, Phase::kDo, Phase::kDo, Phase::kDo},
+    {Phase::kAlreadyExists, Phase::kFailedPrecondition, Phase::kFailedPrecondition, Phase::kDo,
+     Phase::kFailedPrecondition},
 }};
+
+const char* StateName(State state) {
+  switch (state) {
+    case State::kNoVm:
+      return "none";
+    case State::kPaused:
+      return "paused";
+    case State::kRunning:
+      return "running";
+    case State::kHalted:
+      return "halted";
+  }
+  return "";
+}
 
 const char* StateText(State state) {
   switch (state) {
@@ -83,6 +99,7 @@ Lifecycle::~Lifecycle() {
   for (Queued& queued : queue_) {
     if (queued.call.done) queued.call.done(absl::CancelledError("the server is ending"));
   }
+  if (changes_ != nullptr) changes_->Drop(absl::CancelledError("the server is ending"));
   // What the machine thread is doing ends first; then the machine is freed there, as always.
   machine_thread_.loop().PostAndWait([this] { machine_.reset(); });
 }
@@ -113,6 +130,19 @@ void Lifecycle::Teardown(Call call) {
   Enqueue({.operation = Operation::kTeardown, .call = std::move(call)});
 }
 
+uint64_t Lifecycle::Modify(ResourceChange change, Call call) {
+  const uint64_t id = next_change_++;
+  Enqueue({.operation = Operation::kModify,
+           .call = std::move(call),
+           .change_id = id,
+           .change = std::move(change)});
+  return id;
+}
+void Lifecycle::CancelChange(uint64_t id) {
+  // One that is still queued is found abandoned when its turn comes.
+  if (changes_ != nullptr) changes_->Stop(id);
+}
+
 void Lifecycle::Enqueue(Queued queued) {
   // A power event comes first: the state that the calls behind it meet is the one the guest has
   // made.
@@ -125,12 +155,15 @@ void Lifecycle::Enqueue(Queued queued) {
 }
 
 void Lifecycle::StartNext() {
+  // An operation that ends at once ends up here again, inside the loop that began it.
+  if (std::exchange(starting_, true)) return;
   while (!busy_ && !queue_.empty()) {
     Queued next = std::move(queue_.front());
     queue_.pop_front();
     busy_ = true;
     Begin(std::move(next));
   }
+  starting_ = false;
 }
 
 void Lifecycle::Finish() {
@@ -170,6 +203,8 @@ void Lifecycle::Begin(Queued queued) {
       return BeginPause(std::move(queued));
     case Operation::kTeardown:
       return BeginTeardown(std::move(queued));
+    case Operation::kModify:
+      return BeginModify(std::move(queued));
     case Operation::kPowerEvent:
       break;
   }
@@ -187,9 +222,11 @@ void Lifecycle::Work(std::function<absl::Status()> work, std::function<void(absl
 
 void Lifecycle::BeginCreate(Queued queued) {
   SetLogId(queued.log_id);
+  log_id_ = std::move(queued.log_id);
   if (!queued.remark.empty()) LogInfo("vm", queued.remark);
   const uint64_t id = ++machine_id_;
   struct Building {
+    const std::chrono::steady_clock::time_point begun = std::chrono::steady_clock::now();
     MachineConfig config;
     std::unique_ptr<Machine> machine;
   };
@@ -214,7 +251,10 @@ void Lifecycle::BeginCreate(Queued queued) {
       return Finish();
     }
     machine_ = std::move(built->machine);
+    changes_ = std::make_unique<ResourceChanges>(*machine_);
     power_actions_ = built->config.power;
+    create_time_ = std::chrono::steady_clock::now() - built->begun;
+    restarts_ = 0;
     if (creating_ended_ || (call.abandoned && call.abandoned())) {
       const std::string why = creating_ended_ ? "the server is ending"
                                               : "the caller is gone or its deadline has passed";
@@ -283,9 +323,20 @@ void Lifecycle::BeginTeardown(Queued queued) {
   });
 }
 
-// Frees the machine on the machine thread. There is no VM from the moment it begins to go: what it
-// knew is gone.
+// A change only begins here: how long it takes is between it, the guest and the machine.
+void Lifecycle::BeginModify(Queued queued) {
+  changes_->Start(queued.change_id, std::move(queued.change), std::move(queued.call));
+  Finish();
+}
+
+// Has changes that are pending give up, then frees the machine on the machine thread. There is no
+// VM from the moment it begins to go: what it knew is gone.
 void Lifecycle::Free(std::function<void()> after) {
+  changes_->EndAll(absl::FailedPreconditionError("the VM has been torn down meanwhile"),
+                   [this, after = std::move(after)] { FreeMachine(after); });
+}
+
+void Lifecycle::FreeMachine(std::function<void()> after) {
   auto machine = std::make_shared<std::unique_ptr<Machine>>(std::move(machine_));
   Work(
       [machine] {
@@ -293,6 +344,7 @@ void Lifecycle::Free(std::function<void()> after) {
         return absl::OkStatus();
       },
       [this, after = std::move(after)](const absl::Status&) {
+        changes_.reset();
         state_ = State::kNoVm;
         halt_reason_.clear();
         LogInfo("vm", "freed");
@@ -325,7 +377,11 @@ void Lifecycle::BeginPowerEvent(const Queued& queued) {
     if (!status.ok()) {
       LogError("vm", absl::StrCat("the VM can't go on: ", std::string(status.message())));
     }
-    if (!restart || !status.ok()) Halt(event);
+    if (!restart || !status.ok()) {
+      Halt(event);
+    } else {
+      ++restarts_;
+    }
     Finish();
   });
 }
@@ -333,6 +389,7 @@ void Lifecycle::BeginPowerEvent(const Queued& queued) {
 void Lifecycle::Halt(PowerEvent event) {
   state_ = State::kHalted;
   halt_reason_ = HaltReason(event);
+  changes_->EndAll(absl::FailedPreconditionError(StateText(state_)), nullptr);
   WakeWaiters();
 }
 
@@ -351,6 +408,21 @@ uint64_t Lifecycle::Wait(Done done) {
 }
 
 void Lifecycle::CancelWait(uint64_t id) { waiters_.erase(id); }
+
+void Lifecycle::Inspect(inspect::Node& root) const {
+  root.Child("vm", [this](inspect::Node& vm) {
+    vm.Value("state", StateName(state_));
+    if (state_ == State::kHalted) vm.Value("halt_reason", halt_reason_);
+    if (machine_ == nullptr) return;
+    vm.Value("log_id", log_id_);
+    vm.Value("restarts", restarts_);
+    vm.Value("pending_changes", changes_->pending());
+    vm.Value("waiters", waiters_.size());
+    vm.Child("timings",
+             [this](inspect::Node& timings) { timings.Value("create_ns", create_time_.count()); });
+  });
+  if (machine_ != nullptr) machine_->Inspect(root);
+}
 
 void Lifecycle::WakeWaiters() {
   const auto waiters = std::exchange(waiters_, {});

@@ -8,6 +8,7 @@
 // the control thread, possibly before the call returns.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -16,10 +17,12 @@
 #include <stop_token>
 #include <string>
 
+#include "inspect/node.h"
 #include "machine/machine.h"
 #include "support/event_loop.h"
 #include "support/log.h"
 #include "support/status.h"
+#include "vmservice/resource_changes.h"
 
 namespace bothy::vmservice {
 
@@ -27,15 +30,8 @@ enum class State : uint8_t { kNoVm, kPaused, kRunning, kHalted };
 
 class Lifecycle {
  public:
-  using Done = std::function<void(absl::Status)>;
-  // Whether the caller is gone or its deadline has passed: what it asked for is then undone,
-  // because nobody has been told that it happened. Asked on the control thread just before Done.
-  using Abandoned = std::function<bool()>;
-
-  struct Call {
-    Abandoned abandoned;
-    Done done;
-  };
+  using Call = PendingCall;
+  using Done = Call::Done;
 
   // `control` is the loop of the control thread; both outlive the object.
   Lifecycle(EventLoop& control, machine::MachineFactory factory);
@@ -56,6 +52,14 @@ class Lifecycle {
   void Pause(Call call);
   void Teardown(Call call);
 
+  // A change of a resource, while paused or running. It keeps its place among the calls above until
+  // it begins; then it goes on beside them, and only a later change of the same resource waits for
+  // it. A VM that halts or is torn down has changes that still wait give up: FailedPrecondition.
+  // The id is for CancelChange.
+  uint64_t Modify(ResourceChange change, Call call);
+  // Has a change give up whose caller is gone; nothing, once it has been answered.
+  void CancelChange(uint64_t id);
+
   // Answers when the VM has halted or is freed. The id is for CancelWait; 0 when `done` was called
   // already.
   uint64_t Wait(Done done);
@@ -66,9 +70,11 @@ class Lifecycle {
   [[nodiscard]] const std::string& halt_reason() const { return halt_reason_; }
   // The machine, while there is one that isn't being freed. For Stats.
   [[nodiscard]] const machine::Machine* machine() const { return machine_.get(); }
+  // The root of the state tree: "vm", and what the machine has.
+  void Inspect(inspect::Node& root) const;
 
  private:
-  enum class Operation : uint8_t { kCreate, kResume, kPause, kTeardown, kPowerEvent };
+  enum class Operation : uint8_t { kCreate, kResume, kPause, kTeardown, kModify, kPowerEvent };
   struct Queued {
     Operation operation = Operation::kTeardown;
     Call call = {};
@@ -76,6 +82,8 @@ class Lifecycle {
     std::string log_id = {};                  // kCreate
     std::string remark = {};                  // kCreate
     std::stop_source stop{std::nostopstate};  // kCreate
+    uint64_t change_id = 0;                   // kModify
+    ResourceChange change = {};               // kModify
     chipset::PowerEvent power_event{};        // kPowerEvent
     uint64_t machine_id = 0;                  // kPowerEvent: of which machine
   };
@@ -87,12 +95,14 @@ class Lifecycle {
   void BeginResume(Queued queued);
   void BeginPause(Queued queued);
   void BeginTeardown(Queued queued);
+  void BeginModify(Queued queued);
   void BeginPowerEvent(const Queued& queued);
   // Runs `work` on the machine thread, then `after` on the control thread with its status.
   void Work(std::function<absl::Status()> work, std::function<void(absl::Status)> after);
   // Ends the operation under way and begins the next.
   void Finish();
   void Free(std::function<void()> after);
+  void FreeMachine(std::function<void()> after);
   void Halt(chipset::PowerEvent event);
   void WakeWaiters();
   void OnPowerEvent(uint64_t machine_id, chipset::PowerEvent event);
@@ -102,6 +112,7 @@ class Lifecycle {
   State state_ = State::kNoVm;
   std::string halt_reason_;
   std::unique_ptr<machine::Machine> machine_;
+  std::unique_ptr<ResourceChanges> changes_;     // of machine_
   std::stop_source creating_{std::nostopstate};  // of the creation under way, or the last one
   bool creating_ended_ = false;
   machine::PowerActions power_actions_;
@@ -109,6 +120,12 @@ class Lifecycle {
   uint64_t machine_id_ = 0;
   std::deque<Queued> queue_;
   bool busy_ = false;
+  bool starting_ = false;  // StartNext is under way
+  uint64_t next_change_ = 1;
+  // For inspection.
+  std::string log_id_;
+  std::chrono::nanoseconds create_time_{0};
+  uint64_t restarts_ = 0;
   std::map<uint64_t, Done> waiters_;
   uint64_t next_waiter_ = 1;
   // Expires when the object does, for posts from other threads that may come after it.

@@ -5,6 +5,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "vmservice/create_request.h"
+#include "vmservice/inspect_call.h"
+#include "vmservice/modify_request.h"
 #include "vmservice/unknown_fields.h"
 
 namespace bothy::vmservice {
@@ -21,15 +23,17 @@ absl::Status WithRequestPath(const absl::Status& status) {
   return absl::Status(status.code(), absl::StrCat("config.", message));
 }
 
-Lifecycle::Call MakeCall(const VmService::Call& call, ttrpc::Reply<Empty> reply) {
+// `translate` is what becomes of an error on its way to the client.
+Lifecycle::Call MakeCall(const VmService::Call& call, ttrpc::Reply<Empty> reply,
+                         absl::Status (*translate)(const absl::Status&) = WithRequestPath) {
   auto shared = std::make_shared<ttrpc::Reply<Empty>>(std::move(reply));
   return {.abandoned = [call] { return call->cancelled(); },
           .done =
-              [shared](const absl::Status& status) {
+              [shared, translate](const absl::Status& status) {
                 if (status.ok()) {
                   (*shared)(Empty());
                 } else {
-                  (*shared)(WithRequestPath(status));
+                  (*shared)(translate(status));
                 }
               }};
 }
@@ -61,7 +65,7 @@ wire::VmState ToWire(State state) {
 
 VmService::VmService(EventLoop& control, machine::MachineFactory factory,
                      std::function<void()> on_quit)
-    : on_quit_(std::move(on_quit)), lifecycle_(control, std::move(factory)) {}
+    : control_(control), on_quit_(std::move(on_quit)), lifecycle_(control, std::move(factory)) {}
 
 void VmService::CreateVM(Call call, wire::CreateVMRequest request, ttrpc::Reply<Empty> reply) {
   absl::StatusOr<machine::MachineConfig> config = TranslateCreateRequest(request);
@@ -93,23 +97,31 @@ void VmService::WaitVM(Call call, Empty request, ttrpc::Reply<Empty> reply) {
   if (id != 0) call->OnCancel([this, id] { lifecycle_.CancelWait(id); });
 }
 
-void VmService::InspectVM(Call, wire::InspectVMRequest,
+void VmService::InspectVM(Call, wire::InspectVMRequest request,
                           ttrpc::Reply<wire::InspectVMResponse> reply) {
-  reply(absl::UnimplementedError("InspectVM: this build doesn't support inspection"));
+  if (RefusedUnknownFields(request, reply)) return;
+  AnswerInspect(
+      control_, request, [this](inspect::Node& root) { lifecycle_.Inspect(root); },
+      std::move(reply));
 }
 
 void VmService::CapabilitiesVM(Call, Empty request,
                                ttrpc::Reply<wire::CapabilitiesVMResponse> reply) {
   if (RefusedUnknownFields(request, reply)) return;
   wire::CapabilitiesVMResponse response;
-  // Nothing of a VM can be added, removed or updated in this build; each later capability says so
-  // here.
+  // What kAllowed (modify_request.cc) says of each resource that this build can change.
   for (const auto resource :
        {wire::CapabilitiesVMResponse::Vpmem, wire::CapabilitiesVMResponse::Scsi,
         wire::CapabilitiesVMResponse::Vpci, wire::CapabilitiesVMResponse::Plan9,
         wire::CapabilitiesVMResponse::VMNic, wire::CapabilitiesVMResponse::Memory,
         wire::CapabilitiesVMResponse::Processor}) {
-    response.add_supported_resources()->set_resource(resource);
+    auto* const supported = response.add_supported_resources();
+    supported->set_resource(resource);
+    const bool scsi = resource == wire::CapabilitiesVMResponse::Scsi;
+    const bool pmem = resource == wire::CapabilitiesVMResponse::Vpmem;
+    supported->set_add(scsi || pmem);
+    supported->set_remove(scsi || pmem);
+    supported->set_update(scsi);
   }
   response.add_supported_guest_os(wire::CapabilitiesVMResponse::Linux);
   reply(response);
@@ -149,9 +161,15 @@ void VmService::PropertiesVM(Call, wire::PropertiesVMRequest request,
   reply(response);
 }
 
-void VmService::ModifyResource(Call, wire::ModifyResourceRequest, ttrpc::Reply<Empty> reply) {
-  reply(absl::UnimplementedError(
-      "ModifyResource: this build doesn't support changing resources of a VM"));
+void VmService::ModifyResource(Call call, wire::ModifyResourceRequest request,
+                               ttrpc::Reply<Empty> reply) {
+  absl::StatusOr<ResourceChange> change = TranslateModifyRequest(request);
+  if (!change.ok()) return reply(change.status());
+  // The machine names fields of the request itself.
+  const auto as_it_is = [](const absl::Status& status) { return status; };
+  const uint64_t id =
+      lifecycle_.Modify(*std::move(change), MakeCall(call, std::move(reply), as_it_is));
+  call->OnCancel([this, id] { lifecycle_.CancelChange(id); });
 }
 
 void VmService::VMSocket(Call, wire::VMSocketRequest, ttrpc::Reply<Empty> reply) {

@@ -48,6 +48,7 @@ class VmService final : public wire::VMService {
   void Quit(Call call, Empty request, ttrpc::Reply<Empty> reply) override;
 
  private:
+  EventLoop& control_;
   const std::function<void()> on_quit_;
   bool quitting_ = false;
   Lifecycle lifecycle_;

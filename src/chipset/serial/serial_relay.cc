@@ -490,4 +490,14 @@ void SerialRelay::Attach(SerialInput* input) { connection_->Attach(input); }
 
 SerialRelayStatus SerialRelay::Status() const { return connection_->Status(); }
 
+void SerialRelay::Inspect(inspect::Node& node) const {
+  const SerialRelayStatus status = Status();
+  node.Value("listening", status.listening);
+  node.Value("connected", status.connected);
+  node.Value("connections", status.connections);
+  node.Value("bytes_from_guest", status.bytes_from_guest);
+  node.Value("bytes_to_guest", status.bytes_to_guest);
+  node.Value("bytes_lost", status.bytes_lost);
+}
+
 }  // namespace bothy::chipset

@@ -26,6 +26,7 @@
 #include <string>
 
 #include "chipset/serial/serial_backend.h"
+#include "inspect/node.h"
 #include "support/event_loop.h"
 #include "support/status.h"
 
@@ -76,6 +77,7 @@ class SerialRelay : public SerialBackend {
   void Attach(SerialInput* input) override;
 
   [[nodiscard]] SerialRelayStatus Status() const;
+  void Inspect(inspect::Node& node) const;
 
  private:
   class Connection;

@@ -332,4 +332,16 @@ Uart16550Counters Uart16550::Counters() const {
   return counters_;
 }
 
+void Uart16550::Inspect(inspect::Node& node) const {
+  const Uart16550State state = State();
+  const Uart16550Counters counters = Counters();
+  node.Value("bytes_from_guest", counters.bytes_from_guest);
+  node.Value("bytes_to_guest", counters.bytes_to_guest);
+  node.Value("receive_fifo_bytes", state.fifo_count);
+  node.Value("divisor", state.divisor);
+  node.Address("interrupt_enable", state.interrupt_enable);
+  node.Address("line_control", state.line_control);
+  node.Address("modem_control", state.modem_control);
+}
+
 }  // namespace bothy::chipset

@@ -26,6 +26,7 @@
 #include "chipset/bus.h"
 #include "chipset/serial/serial_backend.h"
 #include "hypervisor/interrupts.h"
+#include "inspect/node.h"
 #include "support/state_unit.h"
 
 namespace bothy::chipset {
@@ -86,6 +87,7 @@ class Uart16550 : public IoDevice, public SerialInput, public StateUnit {
   // A copy of the registers as they are now; thread-safe.
   [[nodiscard]] Uart16550State State() const;
   [[nodiscard]] Uart16550Counters Counters() const;
+  void Inspect(inspect::Node& node) const;
 
  private:
   // All with mutex_ held.

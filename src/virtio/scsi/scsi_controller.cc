@@ -38,7 +38,8 @@ struct Address {
 };
 
 Address DecodeLun(std::span<const uint8_t, scsi_wire::kLunBytes> bytes) {
-  const bool tail_clear = std::all_of(bytes.begin() + 4, bytes.end(), [](uint8_t b) { return b == 0; });
+  const bool tail_clear =
+      std::all_of(bytes.begin() + 4, bytes.end(), [](uint8_t b) { return b == 0; });
   if (bytes[0] != 1 || bytes[1] != 0 || !tail_clear) return {};
   const uint16_t field = LoadBe<uint16_t>(&bytes[2]);
   constexpr uint16_t kMethodMask = 0xC000;
@@ -159,7 +160,6 @@ void ScsiController::OnDoorbell(uint16_t queue) {
 
 void ScsiController::Resume() {
   quiesced_ = false;
-  target_.Resume();
   if (!serving()) return;
   if (const absl::Status status = events_.Resume(); !status.ok()) return Broken(status);
   for (uint16_t i = 0; i < queues_.size(); ++i) OnDoorbell(i);
@@ -279,8 +279,7 @@ absl::Status ScsiController::StartRequest(uint16_t index, std::unique_ptr<Reques
   ++in_flight_;
   requests_.fetch_add(1, std::memory_order_relaxed);
 
-  const Address address =
-      DecodeLun(header.subspan<scsi_wire::kRequestLun, scsi_wire::kLunBytes>());
+  const Address address = DecodeLun(header.subspan<scsi_wire::kRequestLun, scsi_wire::kLunBytes>());
   request.Begin({.lun = address.lun,
                  .tag = LoadLe<uint64_t>(&header[scsi_wire::kRequestTag]),
                  .cdb = header.subspan(scsi_wire::kRequestCdb),
@@ -340,7 +339,8 @@ void ScsiController::ServeControl() {
 
 absl::Status ScsiController::StartControl(const Chain& chain) {
   std::array<uint8_t, scsi_wire::kControlTypeBytes> type{};
-  if (!CopyFrom(chain.readable, type)) return absl::InvalidArgumentError("a request without a type");
+  if (!CopyFrom(chain.readable, type))
+    return absl::InvalidArgumentError("a request without a type");
   switch (static_cast<scsi_wire::ControlType>(LoadLe<uint32_t>(type.data()))) {
     case scsi_wire::ControlType::kTaskManagement:
       return StartTaskManagement(chain);
@@ -427,6 +427,7 @@ uint64_t ScsiController::Announce(Change change, uint16_t lun, EventQueue::Done 
       event.reason = scsi_wire::kReasonRemoved;
       break;
     case Change::kCapacity:
+    case Change::kMedium:
       // ASC and ASCQ of CAPACITY DATA HAS CHANGED (5.6.6.3); drivers read everything anew.
       event.event = scsi_wire::kEventParamChange;
       event.reason = 0x2A | 0x09 << 8;
