@@ -70,10 +70,7 @@ void AddDiskConvertVerb(CommandLine& commands, CLI::App* disk) {
   const auto arguments = std::make_shared<Arguments>();
   AddImagePath(*verb, "source", &arguments->source, "The image to read")->required();
   AddImagePath(*verb, "path", &arguments->path, "The file to make")->required();
-  static const Choices<disk::ImageType> formats = {{"raw", disk::ImageType::kRaw},
-                                                   {"vhd1", disk::ImageType::kVhd1},
-                                                   {"vhdx", disk::ImageType::kVhdx}};
-  AddChoice(*verb, "--source-format", &arguments->source_format, formats,
+  AddChoice(*verb, "--source-format", &arguments->source_format, ImageFormats(),
             "The source's format; without: what its contents say");
   AddBytes(*verb, "--size", &arguments->size, "The new disk's size, when it shall be larger");
   AddImageFlags(*verb, &arguments->flags);

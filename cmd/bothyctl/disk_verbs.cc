@@ -21,13 +21,6 @@ constexpr char kExamples[] =
 Formats: raw, vhd1 (VHD files), vhdx. No server is involved. Exit status: 0 done, 1 error,
 2 wrong command line, 6 `check` found problems, 128 + n ended by signal n.)";
 
-const Choices<disk::ImageType>& Formats() {
-  static const Choices<disk::ImageType> formats = {{"raw", disk::ImageType::kRaw},
-                                                   {"vhd1", disk::ImageType::kVhd1},
-                                                   {"vhdx", disk::ImageType::kVhdx}};
-  return formats;
-}
-
 const Choices<disk::tools::Variant>& Variants() {
   using disk::tools::Variant;
   static const Choices<Variant> variants = {{"fixed", Variant::kFixed},
@@ -42,6 +35,14 @@ absl::StatusOr<uint32_t> Fits32(const char* flag, uint64_t value) {
 }
 
 }  // namespace
+
+const Choices<disk::ImageType>& ImageFormats() {
+  static const Choices<disk::ImageType> formats = {{"raw", disk::ImageType::kRaw},
+                                                   {"vhd", disk::ImageType::kVhd1},
+                                                   {"vhd1", disk::ImageType::kVhd1},
+                                                   {"vhdx", disk::ImageType::kVhdx}};
+  return formats;
+}
 
 void AddDiskVerbs(CommandLine& commands) {
   CLI::App* const disk =
@@ -70,12 +71,12 @@ CLI::Option* AddImagePath(CLI::App& verb, const std::string& name, std::string* 
 }
 
 void AddFormatFlag(CLI::App& verb, std::optional<disk::ImageType>* format) {
-  AddChoice(verb, "--format", format, Formats(),
+  AddChoice(verb, "--format", format, ImageFormats(),
             "The image's format; without: what its contents say");
 }
 
 void AddImageFlags(CLI::App& verb, ImageFlags* flags) {
-  AddChoice(verb, "--format", &flags->format, Formats(),
+  AddChoice(verb, "--format", &flags->format, ImageFormats(),
             "The new image's format; without: what its name says, .vhdx, .vhd, .raw or .img");
   AddChoice(verb, "--type", &flags->type, Variants(),
             "Whether it takes its room as it is written (dynamic, the default), is laid out flat "

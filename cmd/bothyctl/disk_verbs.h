@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "cmd/bothyctl/option_types.h"
 #include "disk/open_image.h"
 #include "disk/tools/image_format.h"
 #include "support/task.h"
@@ -35,6 +36,8 @@ void AddImageFlags(CLI::App& verb, ImageFlags* flags);
 // The flags with what the path's ending says of the format.
 absl::StatusOr<disk::tools::ImageSpec> SpecOf(const ImageFlags& flags, const std::string& path);
 
+// The words for formats; VHD1 has two.
+const Choices<disk::ImageType>& ImageFormats();
 // --format of an image that is there.
 void AddFormatFlag(CLI::App& verb, std::optional<disk::ImageType>* format);
 // What the flag says, else what the file's contents say.

@@ -47,6 +47,7 @@ class VhdxCrashTest : public testing::TestWithParam<Shape> {
  protected:
   // Runs a load, closing at the end, and keeps what it did.
   void Record(uint64_t seed) {
+    recorder_.reset();
     images_ = std::make_unique<TestImages>(GetParam());
     history_ = std::make_unique<SectorHistory>(images_->NewHistory());
     recorder_ = std::make_unique<CrashRecorder>(images_->image());
