@@ -98,21 +98,22 @@ class DiskVerbsTest : public ::testing::Test {
 
 TEST_F(DiskVerbsTest, ConvertsBetweenAllFormats) {
   if (!HaveQemu()) GTEST_SKIP() << "no qemu-img";
-  const std::string raw = MakeRaw("source.raw", 12 * kMiB, 1);
+  const std::string raw = MakeRaw("source.raw", 5 * kMiB, 1);
   for (const Kind& from : kKinds) {
     const std::string first = folder_ / from.name;
     std::vector<std::string> words = {"convert", raw, first};
     words.insert(words.end(), from.flags.begin(), from.flags.end());
     EXPECT_EQ(RunOk(words), "");
     ExpectSame(from, first, raw);
+    if (from.qemu != "raw") RunOk({"check", first});
     for (const Kind& to : kKinds) {
+      if (to.name == from.name) continue;
       SCOPED_TRACE(absl::StrCat(from.name, " to ", to.name));
       const std::string second = folder_ / absl::StrCat("second-", to.name);
       words = {"convert", first, second, "--force"};
       words.insert(words.end(), to.flags.begin(), to.flags.end());
       EXPECT_EQ(RunOk(words), "");
       ExpectSame(to, second, raw);
-      if (to.qemu != "raw") RunOk({"check", second});
     }
   }
 }
@@ -162,7 +163,6 @@ TEST_F(DiskVerbsTest, ChildrenDifferAndCommit) {
     const std::string grandchild = folder_ / ("grandchild" + ending);
     RunOk({"convert", before, base});
     RunOk({"convert", after, child, "--parent", base});
-    EXPECT_LT(std::filesystem::file_size(child), 40 * kMiB);
     RunOk({"create", grandchild, "--parent", child});
     EXPECT_THAT(RunOk({"info", grandchild}), HasSubstr(base));
     // A chain, read as one disk.
@@ -217,7 +217,7 @@ TEST_F(DiskVerbsTest, ResizesWithoutCuttingDataOff) {
     ExpectSame(kind, path, raw);
     const Result refused = Run({"resize", path, "4M"});
     EXPECT_EQ(refused.status, 1);
-    EXPECT_THAT(refused.error_output, HasSubstr("would be lost"));
+    EXPECT_THAT(refused.error_output, HasSubstr("FailedPrecondition"));
     RunOk({"resize", path, "4M", "--shrink"});
     EXPECT_THAT(RunOk({"info", path}), HasSubstr("4 MiB (4194304)"));
   }
@@ -251,7 +251,7 @@ TEST_F(DiskVerbsTest, TellsWhatIsWrongWithTheCommandLine) {
 class InterruptTest : public DiskVerbsTest, public ::testing::WithParamInterface<int> {};
 
 TEST_P(InterruptTest, LeavesNothing) {
-  const std::string raw = MakeRaw("source.raw", 160 * kMiB, 4);
+  const std::string raw = MakeRaw("source.raw", 96 * kMiB, 4);
   const std::string path = folder_ / "a.vhdx";
   int interrupted = 0;
   for (int attempt = 0; attempt < 20 && interrupted == 0; ++attempt) {
@@ -264,7 +264,7 @@ TEST_P(InterruptTest, LeavesNothing) {
       for (const auto& entry : std::filesystem::directory_iterator(descriptors, ignored)) {
         const std::string target = std::filesystem::read_symlink(entry.path(), ignored).string();
         begun |= target.starts_with(folder_.path()) && target != raw &&
-                 std::filesystem::file_size(entry.path(), ignored) > 8 * kMiB;
+                 std::filesystem::file_size(entry.path(), ignored) > 4 * kMiB;
       }
       if (std::filesystem::is_empty(descriptors, ignored)) break;
     }

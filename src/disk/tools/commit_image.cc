@@ -8,6 +8,7 @@
 #include "disk/open_image.h"
 #include "disk/vhd1/vhd1.h"
 #include "disk/vhdx/vhdx.h"
+#include "support/check.h"
 
 namespace bothy::disk::tools {
 namespace {
@@ -71,8 +72,26 @@ struct WritableParent {
   }
 };
 
-// The image is good for the parent as it is and as it will be, before the parent changes.
-Task<absl::Status> AnnounceLinkage(IoLoop& loop, const Source& source, const Guid& next_linkage) {
+// What the image's parent is known by now; it is the one that the image was made for.
+Task<absl::StatusOr<Guid>> ParentLinkage(IoLoop& loop, const Source& source) {
+  OpenImageOptions options;
+  options.read_only = true;
+  absl::StatusOr<std::unique_ptr<Disk>> child =
+      co_await OpenImage(loop, source.path, source.type, options);
+  if (!child.ok()) co_return child.status();
+  absl::StatusOr<Guid> linkage =
+      absl::FailedPreconditionError(absl::StrCat(source.path, ": differs from no parent"));
+  const Disk* parent = (*child)->parent();
+  if (parent != nullptr && parent->linkage().has_value()) linkage = *parent->linkage();
+  absl::Status closed = co_await (*child)->Close();
+  CO_RETURN_IF_ERROR(closed);
+  co_return linkage;
+}
+
+// Makes the image good for a parent that is known by `linkage`, or by `linkage2` unless that is
+// zero.
+Task<absl::Status> Relink(IoLoop& loop, const Source& source, const Guid& linkage,
+                          const Guid& linkage2) {
   if (source.type != ImageType::kVhdx) co_return absl::OkStatus();  // VHD1 has nothing of the kind
   HostStorageOptions options;
   options.path = source.path;
@@ -80,16 +99,14 @@ Task<absl::Status> AnnounceLinkage(IoLoop& loop, const Source& source, const Gui
       co_await OpenHostStorage(loop, std::move(options));
   if (!storage.ok()) co_return storage.status();
   vhdx::LinkageUpdate update;
-  update.linkage2 = next_linkage;
+  update.linkage = linkage;
+  update.linkage2 = linkage2;
   absl::Status status = co_await vhdx::SetParentLinkage(**storage, update);
   co_return status;
 }
 
 Task<absl::Status> CopyToParent(Disk& child, WritableParent& parent, const Source& source,
                                 const CopyOptions& options) {
-  if (parent.disk == nullptr) {
-    co_return absl::FailedPreconditionError(absl::StrCat(source.path, ": differs from no parent"));
-  }
   if (parent.disk->geometry().size_bytes < child.geometry().size_bytes) {
     co_return absl::FailedPreconditionError(absl::StrCat(
         parent.disk->path(), ": with ", parent.disk->geometry().size_bytes,
@@ -110,7 +127,10 @@ Task<absl::StatusOr<std::string>> CommitImage(IoLoop& loop, const Source& source
   }
   options.target = CopyOptions::Target::kContents;
   WritableParent parent = {.loop = loop, .type = source.type, .next_linkage = Guid::Random()};
-  absl::Status status = co_await AnnounceLinkage(loop, source, parent.next_linkage);
+  // Before the parent changes the image is good for it as it is and as it will be.
+  absl::StatusOr<Guid> linkage = co_await ParentLinkage(loop, source);
+  if (!linkage.ok()) co_return linkage.status();
+  absl::Status status = co_await Relink(loop, source, *linkage, parent.next_linkage);
   CO_RETURN_IF_ERROR(status);
   HostStorageOptions storage_options;
   storage_options.path = source.path;
@@ -124,12 +144,18 @@ Task<absl::StatusOr<std::string>> CommitImage(IoLoop& loop, const Source& source
   absl::StatusOr<std::unique_ptr<Disk>> child =
       co_await OpenOn(*std::move(storage), source.type, true, std::move(open_parent));
   if (!child.ok()) co_return child.status();
-  std::string parent_path = parent.disk == nullptr ? "" : parent.disk->path();
+  CHECK(parent.disk != nullptr);
+  const std::string parent_path = parent.disk->path();
+  const Disk& changed = *parent.disk;
   status = co_await CopyToParent(**child, parent, source, options);
   // Closes the parent, too.
   absl::Status closed = co_await (*child)->Close();
+  if (status.ok()) status = closed;
   CO_RETURN_IF_ERROR(status);
-  CO_RETURN_IF_ERROR(closed);
+  const Guid now = changed.linkage().value_or(Guid());
+  child->reset();
+  status = co_await Relink(loop, source, now, Guid());
+  CO_RETURN_IF_ERROR(status);
   co_return parent_path;
 }
 
