@@ -127,7 +127,7 @@ Task<absl::Status> FileSpace::Scan() {
   }
   std::vector<uint32_t> locations;
   absl::Status damage;
-  const auto look = [this, &end, &locations, &damage](uint32_t block, uint32_t location) {
+  const auto look = [this, &locations, &damage](uint32_t block, uint32_t location) {
     const uint64_t offset = location * kSectorBytes;
     if (offset + span_ <= storage_.size() && !image_.OverlapsMetadata(offset, span_)) {
       locations.push_back(location);
