@@ -98,16 +98,17 @@ void LoadDriversOf(const char* bus) {
            "xargs modprobe -qa 2>/dev/null");
 }
 
-// For the life of the guest: loads drivers for devices that appear, as udev would.
-void FollowDevices() {
+// Starts a process that loads drivers for devices that appear, as udev would. -1 when it can't.
+pid_t FollowDevices() {
   const int fd = socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT);
   sockaddr_nl address{};
   address.nl_family = AF_NETLINK;
   address.nl_groups = 1;
-  if (fd < 0 || bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) return;
-  if (fork() != 0) {
+  if (fd < 0 || bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) return -1;
+  const pid_t follower = fork();
+  if (follower != 0) {
     close(fd);
-    return;
+    return follower;
   }
   first_process::ResetSignals();
   // From here on nothing is missed; what is there already is asked for by bus.
@@ -298,7 +299,8 @@ class Control {
 
 // ---- Start ----
 
-void PrepareUserSpace() {
+// The process that follows devices, -1 when there is none.
+pid_t PrepareUserSpace() {
   Mount("devtmpfs", "/dev", "devtmpfs", MS_NOSUID, "mode=0755");
   Mount("devpts", "/dev/pts", "devpts", 0, nullptr);
   Mount("tmpfs", "/tmp", "tmpfs", 0, nullptr);
@@ -306,7 +308,25 @@ void PrepareUserSpace() {
   setenv("HOME", "/", 1);
   setenv("TERM", "vt100", 0);
   RunProgram({"/bin/busybox", "--install", "-s", "/bin"});
-  if (HasDevices("pci") || HasDevices("virtio")) FollowDevices();
+  return HasDevices("pci") || HasDevices("virtio") ? FollowDevices() : -1;
+}
+
+// What an initramfs is for elsewhere: goes on with the init of the file system on `device`.
+[[noreturn]] void EnterRoot(const std::string& device, pid_t device_follower) {
+  first_process::AwaitFile(device);
+  const std::string type = CommandLineOption("rootfstype").value_or("ext4");
+  // As everywhere, it is for its own init to make it writable.
+  if (!Mount(device.c_str(), "/root", type.c_str(), MS_RDONLY, nullptr)) {
+    Say("bothy-guest: mounting " + device + " failed: " + strerror(errno) + "\n");
+    Idle();
+  }
+  if (device_follower > 0) kill(device_follower, SIGKILL);
+  for (const std::string directory : {"/dev", "/proc", "/sys"}) {
+    mount(directory.c_str(), ("/root" + directory).c_str(), nullptr, MS_MOVE, nullptr);
+  }
+  // It frees what the initramfs takes.
+  execl("/bin/switch_root", "switch_root", "/root", "/sbin/init", nullptr);
+  Idle();
 }
 
 int Init() {
@@ -326,7 +346,8 @@ int Init() {
   }
   if (end || command || demo) End(end.value_or("poweroff"));
 
-  PrepareUserSpace();
+  const pid_t device_follower = PrepareUserSpace();
+  if (const auto root = CommandLineOption("root")) EnterRoot(*root, device_follower);
   Control control;
   if (control.Open()) control.Serve();
   Say("bothy-guest: a shell; it powers off after exit\n");

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <net/if.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/signalfd.h>
@@ -76,6 +77,19 @@ bool Mount(const char* source, const char* target, const char* type, unsigned lo
            const char* options) {
   if (mkdir(target, 0755) != 0 && errno != EEXIST) return false;
   return mount(source, target, type, flags, options) == 0;
+}
+
+void AwaitFile(const std::string& path) {
+  const int watch = inotify_init1(IN_CLOEXEC);
+  const std::string directory = path.substr(0, path.rfind('/') + 1);
+  if (watch >= 0 && inotify_add_watch(watch, directory.c_str(), IN_CREATE | IN_MOVED_TO) >= 0) {
+    // What is made between the look and the read is an event already.
+    char events[4096];
+    while (access(path.c_str(), F_OK) != 0) {
+      if (read(watch, events, sizeof events) < 0 && errno != EINTR) break;
+    }
+  }
+  if (watch >= 0) close(watch);
 }
 
 std::optional<std::string> CommandLineOption(std::string_view name) {

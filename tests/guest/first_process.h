@@ -30,6 +30,10 @@ bool WriteAll(int fd, std::string_view data);
 bool Mount(const char* source, const char* target, const char* type, unsigned long flags,
            const char* options);
 
+// Waits until there is such a file; its directory must be there. For device nodes, which appear some
+// time after their drivers.
+void AwaitFile(const std::string& path);
+
 // The value of `name=value` in a kernel command line; "" for a bare `name`. The last one wins.
 // A value may be quoted as the kernel has it: name="a b".
 std::optional<std::string> Option(std::string_view command_line, std::string_view name);
