@@ -13,8 +13,8 @@ lock "$out"
 work=$(mktemp -d "$out/work.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
-newer "$out/agent" $here/{agent,facts,first_process}.cc $here/{facts,first_process}.h ||
-  compile "$out/agent" $here/{agent,facts,first_process}.cc
+newer "$out/agent" $here/{agent,disk_programs,facts,first_process}.cc $here/{disk_programs,facts,first_process,known_writes}.h ||
+  compile "$out/agent" $here/{agent,disk_programs,facts,first_process}.cc
 
 $here/debian_kernel.sh linux-image-cloud-amd64 "$out/kernel"
 [[ $out/vmlinuz -ef $out/kernel/vmlinuz ]] || ln -f "$out/kernel/vmlinuz" "$out/vmlinuz"
@@ -24,8 +24,7 @@ newer "$out/initrd.img" "$out/agent" "$out/kernel/release" $here/{modules,prepar
   tree=$work/initrd
   mkdir -p "$tree"/{bin,dev,proc,sys,tmp,etc}
   cp "$out/agent" "$tree/init"
-  ln -s /init "$tree/bin/facts"
-  ln -s /init "$tree/bin/clock-gap"
+  for program in facts clock-gap await known-writes; do ln -s /init "$tree/bin/$program"; done
   cp /bin/busybox "$tree/bin/busybox"
   modules_with_dependencies "$out/kernel" "$release" $here/modules >"$out/modules.paths"
   while read -r path; do
