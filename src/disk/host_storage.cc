@@ -360,7 +360,8 @@ Task<absl::StatusOr<std::unique_ptr<Storage>>> Open(IoLoop& loop, std::string pa
     opened = OpenAndLock(path, read_only, extra_flags);
     return 0;
   });
-  co_await call;
+  const int64_t done = co_await call;
+  CHECK(done == 0);
   if (!opened.ok()) co_return opened.status();
   std::unique_ptr<Storage> storage = std::make_unique<HostStorage>(
       loop, std::move(path), std::move(opened->fd), read_only, opened->facts);

@@ -71,8 +71,8 @@ void RandomLoad::Begin() {
   const uint64_t most = random_() % 16 == 0 ? options_.large_sectors : options_.max_sectors;
   const uint64_t all = history_.sectors() / unit;
   running.sector = random_() % all * unit;
-  running.sectors = std::min((random_() % (most / unit) + 1) * unit,
-                             history_.sectors() - running.sector);
+  running.sectors =
+      std::min((random_() % (most / unit) + 1) * unit, history_.sectors() - running.sector);
   const auto begin = busy_.begin() + static_cast<ptrdiff_t>(running.sector);
   const auto clash = std::find(begin, begin + static_cast<ptrdiff_t>(running.sectors), true);
   running.sectors = static_cast<uint64_t>(clash - begin) / unit * unit;

@@ -24,8 +24,8 @@ class RandomLoad {
   struct Options {
     uint64_t seed = 1;
     uint32_t max_in_flight = 16;
-    uint32_t max_sectors = 64;       // of most requests
-    uint32_t large_sectors = 2048;   // of one in sixteen
+    uint32_t max_sectors = 64;      // of most requests
+    uint32_t large_sectors = 2048;  // of one in sixteen
     bool discard = true;
     // Operations that fail don't fail the load: their sectors may hold the old or the new.
     bool allow_errors = false;

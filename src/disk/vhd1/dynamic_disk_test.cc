@@ -34,9 +34,8 @@ class Images {
   explicit Images(const Shape& shape)
       : image_({.path = "child.vhd", .immediate = false, .seed = shape.seed}),
         parent_({.path = "base.vhd", .immediate = false, .seed = shape.seed + 1}) {
-    CreateOptions options = {.size_bytes = kDiskBytes,
-                             .type = shape.type,
-                             .block_size_bytes = shape.block_bytes};
+    CreateOptions options = {
+        .size_bytes = kDiskBytes, .type = shape.type, .block_size_bytes = shape.block_bytes};
     if (shape.type == Type::kDifferencing) {
       MakeParent();
       options.parent = {.relative_path = "base.vhd", .absolute_path = "", .linkage = parent_id_};
