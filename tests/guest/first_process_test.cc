@@ -37,7 +37,7 @@ TEST(OptionTest, TakesTheLastAndKnowsQuotes) {
 }
 
 TEST(AwaitFileTest, ReturnsOnceThereIsOne) {
-  const TestFolder folder;
+  const bothy::TestFolder folder;
   const std::string path = folder / "appears";
   std::thread maker([&] {
     folder.WriteText("other", "");

@@ -204,7 +204,9 @@ class DiskCrashLabTest : public DiskTroublesLabTest {
         ++torn;
         continue;
       }
-      if (*number != 0) EXPECT_EQ(known_writes::SlotOf(*number, slots), slot);
+      if (*number != 0) {
+        EXPECT_EQ(known_writes::SlotOf(*number, slots), slot);
+      }
       EXPECT_GE(*number, newest[slot]) << "slot " << slot;
       later = std::max(later, *number);
     }
@@ -224,7 +226,7 @@ TEST_F(DiskCrashLabTest, WhatAGuestMadeDurableSurvivesTheServersDeath) {
     wire::CreateVMRequest request = DiskGuest();
     for (const char* const name : {"raw.img", "dynamic.vhd", "differencing.vhd", "dynamic.vhdx",
                                    "differencing.vhdx", "dynamic-4096.vhdx"}) {
-      writers.push_back({.image = images_.Make(folder, KindOf(name), kDiskMib * kMiB)});
+      writers.emplace_back().image = images_.Make(folder, KindOf(name), kDiskMib * kMiB);
       Add(request, ScsiDisk(writers.back().image, static_cast<uint32_t>(writers.size() - 1)));
     }
     ASSERT_NO_FATAL_FAILURE(BootWithAgent(request));
