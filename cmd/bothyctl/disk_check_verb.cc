@@ -101,7 +101,7 @@ bool NeedsRepair(const CheckReport& report) {
 }
 
 Task<absl::Status> Check(DiskTaskContext& context, const Arguments& arguments, bool repair,
-                         CheckReport& report) {
+                         bool json, CheckReport& report) {
   absl::StatusOr<disk::ImageType> type =
       co_await FormatOf(context.loop, arguments.path, arguments.format);
   if (!type.ok()) co_return type.status();
@@ -115,6 +115,7 @@ Task<absl::Status> Check(DiskTaskContext& context, const Arguments& arguments, b
     // What was wrong is told; what still is decides.
     context.progress.Clear();
     for (const Problem& problem : before->problems) {
+      if (json) break;
       if (!Print(absl::StrCat(Word(problem.severity), ": offset ", problem.offset, ": ",
                               problem.field, ": ", problem.message, "\n"))) {
         co_return absl::InternalError("standard output");
@@ -130,9 +131,10 @@ Task<absl::Status> Check(DiskTaskContext& context, const Arguments& arguments, b
 
 int CheckDisk(const Globals& globals, const Arguments& arguments, bool repair) {
   CheckReport report;
-  const int status = RunDiskTask(
-      repair ? "repair" : "check", OnSignal::kDie,
-      [&](DiskTaskContext& context) { return Check(context, arguments, repair, report); });
+  const int status =
+      RunDiskTask(repair ? "repair" : "check", OnSignal::kDie, [&](DiskTaskContext& context) {
+        return Check(context, arguments, repair, globals.json, report);
+      });
   if (status != kExitOk) return status;
   if (!Print(globals.json ? Json(arguments.path, report) : Text(arguments.path, report))) {
     return kExitError;

@@ -167,6 +167,15 @@ class HostStorage final : public Storage {
   }
 
  private:
+  // What a file without a name holds is gone with the process: nobody may believe it safe.
+  [[nodiscard]] absl::Status CheckLinked() const {
+    struct stat status {};
+    if (::fstat(fd_.get(), &status) != 0) return ErrnoStatus(errno, path_);
+    if (facts_.block_device || status.st_nlink != 0) return absl::OkStatus();
+    return absl::UnavailableError(
+        absl::StrCat(path_, ": the file was deleted: what is written to it will be lost"));
+  }
+
   // One request under way: goes on after short transfers, tries the next way where the host hasn't
   // the first.
   class Transfer final : public IoLoop::Operation {
@@ -187,7 +196,7 @@ class HostStorage final : public Storage {
         case disk::Operation::kWrite:
           return Transferred(result);
         case disk::Operation::kFlush:
-          return result < 0 ? Fail(result) : End(absl::OkStatus());
+          return result < 0 ? Fail(result) : End(storage_.CheckLinked());
         case disk::Operation::kDiscard:
           // A host that can't keeps the bytes, which is a discard too.
           if (result < 0 && !Unsupported(result)) return Fail(result);
@@ -247,7 +256,7 @@ class HostStorage final : public Storage {
       if (result == 0) {
         return End(absl::OutOfRangeError(absl::StrCat(
             storage_.path_, ": offset ", request_->offset + done_,
-            request_->operation == disk::Operation::kRead ? ": the file ends here, it was cut off"
+            request_->operation == disk::Operation::kRead ? ": the file was truncated, it ends here"
                                                           : ": nothing more can be written")));
       }
       done_ += static_cast<uint64_t>(result);

@@ -97,6 +97,20 @@ TEST_P(HostStorageTest, ReadingPastTheEndIsAnErrorAlsoWhenTheFileWasCutOff) {
   EXPECT_THAT(std::string(cut.message()), HasSubstr("offset 6000"));
 }
 
+TEST_P(HostStorageTest, FlushingAFileThatWasDeletedIsAnError) {
+  const std::string path = File("a", 8192);
+  auto storage = Open(path);
+  ASSERT_TRUE(storage.ok());
+  EXPECT_TRUE(RunTask(*loop_, Flush(**storage)).ok());
+  ASSERT_EQ(::unlink(path.c_str()), 0);
+  const absl::Status flushed = RunTask(*loop_, Flush(**storage));
+  EXPECT_TRUE(absl::IsUnavailable(flushed));
+  EXPECT_THAT(std::string(flushed.message()), HasSubstr("deleted"));
+  // What it held can still be read.
+  std::vector<uint8_t> bytes(512);
+  EXPECT_TRUE(RunTask(*loop_, ReadAt(**storage, 0, bytes)).ok());
+}
+
 TEST_P(HostStorageTest, ZeroesAndPunchesHoles) {
   const std::string path = File("a", 1 << 20);
   auto storage = Open(path);

@@ -150,6 +150,8 @@ void Images::ExpectClean(const TestImage& image) {
       Run(disk::tools::CheckImage(io_->loop(), image.path, image.kind.type, nullptr));
   ASSERT_TRUE(report.ok()) << report.status();
   for (const disk::Problem& problem : report->problems) {
+    // Room that nothing refers to is what an end at any moment may leave.
+    if (problem.severity == disk::Severity::kNote) continue;
     ADD_FAILURE() << image.path << ": offset " << problem.offset << ": " << problem.field << ": "
                   << problem.message;
   }
