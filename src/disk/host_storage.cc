@@ -71,6 +71,7 @@ class HostStorage final : public Storage {
  public:
   struct Facts {
     bool block_device = false;
+    bool has_name = true;  // false: a file that was made to get one later
     uint64_t size = 0;
     uint32_t logical = kSectorBytes;
     uint32_t physical = kPageBytes;
@@ -80,6 +81,7 @@ class HostStorage final : public Storage {
         path_(std::move(path)),
         fd_(std::move(fd)),
         read_only_(read_only),
+        had_name_(facts.has_name && !facts.block_device),
         facts_(facts) {}
   ~HostStorage() override { CHECK(in_flight_ == 0); }
 
@@ -148,6 +150,7 @@ class HostStorage final : public Storage {
     Facts facts;
     if (S_ISREG(status.st_mode)) {
       facts.size = static_cast<uint64_t>(status.st_size);
+      facts.has_name = status.st_nlink != 0;
       return facts;
     }
     if (!S_ISBLK(status.st_mode)) {
@@ -171,7 +174,7 @@ class HostStorage final : public Storage {
   [[nodiscard]] absl::Status CheckLinked() const {
     struct stat status {};
     if (::fstat(fd_.get(), &status) != 0) return ErrnoStatus(errno, path_);
-    if (facts_.block_device || status.st_nlink != 0) return absl::OkStatus();
+    if (!had_name_ || status.st_nlink != 0) return absl::OkStatus();
     return absl::UnavailableError(
         absl::StrCat(path_, ": the file was deleted: what is written to it will be lost"));
   }
@@ -321,6 +324,7 @@ class HostStorage final : public Storage {
   const std::string path_;
   const UniqueFd fd_;
   const bool read_only_;
+  const bool had_name_;  // when it was opened
   Facts facts_;
   size_t in_flight_ = 0;
   std::vector<std::unique_ptr<Transfer>> spare_;
