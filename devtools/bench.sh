@@ -6,7 +6,7 @@
 run_bench() {
   local name failed=() names=()
   while (($#)) && [[ $1 != -* ]]; do
-    names+=("$1")
+    names+=("${1//-/_}")
     shift
   done
   need build lab test bench
