@@ -100,8 +100,8 @@ TEST_F(DiskTroublesLabTest, AFileThatIsTruncatedOrDeletedIsAnErrorOfThatDisk) {
   EXPECT_EQ(Read(AwaitDisk(1), 2), "read");
   EXPECT_THAT(Inspect(""), HasSubstr("truncated"));
 
-  std::filesystem::resize_file(truncated_vhdx.path,
-                               std::filesystem::file_size(truncated_vhdx.path) - 8 * kMiB);
+  // Its first block begins before that and is 32 MiB long.
+  std::filesystem::resize_file(truncated_vhdx.path, 6 * kMiB);
   EXPECT_EQ(Read(AwaitDisk(2), 11), "failed");
 
   // What is written to it now is gone with the server: nobody may believe it safe.
