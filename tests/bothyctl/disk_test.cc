@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <csignal>
 #include <cstring>
 #include <filesystem>
@@ -310,6 +311,11 @@ TEST_P(InterruptTest, LeavesAnImageThatCanBeCommittedAgain) {
       }
     }
     EXPECT_EQ(interrupted, 1);
+    // The kernel ends what a killed process had in its ring after the process: until then its lock
+    // stays.
+    const auto give_up = std::chrono::steady_clock::now() + Patience();
+    while (Run({"info", child}).status != 0 && std::chrono::steady_clock::now() < give_up) {
+    }
     RunOk({"convert", child, folder_ / "flat.raw", "--force"});
     ExpectSame(kKinds[0], folder_ / "flat.raw", after);
     RunOk({"commit", child});
