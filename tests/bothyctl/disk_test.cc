@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <csignal>
 #include <cstring>
 #include <filesystem>
@@ -280,6 +281,47 @@ TEST_P(InterruptTest, LeavesNothing) {
     }
   }
   EXPECT_EQ(interrupted, 1);
+}
+
+// Ended while it writes to the parent: the image reads as before and can be committed again.
+TEST_P(InterruptTest, LeavesAnImageThatCanBeCommittedAgain) {
+  if (!HaveQemu()) GTEST_SKIP() << "no qemu-img";
+  const std::string before = MakeRaw("before.raw", 20 * kMiB, 5);
+  const std::string after = MakeRaw("after.raw", 20 * kMiB, 6);
+  for (const Kind& kind : {kKinds[1], kKinds[3]}) {
+    SCOPED_TRACE(kind.name);
+    const std::string base = folder_ / ("base-" + kind.name);
+    const std::string child = folder_ / ("child-" + kind.name);
+    int interrupted = 0;
+    for (int attempt = 0; attempt < 20 && interrupted == 0; ++attempt) {
+      RunOk({"convert", before, base, "--force"});
+      RunOk({"convert", after, child, "--parent", base, "--force"});
+      const auto written = std::filesystem::last_write_time(base);
+      Child commit({BOTHYCTL, "disk", "commit", child}, {});
+      const std::string descriptors = absl::StrCat("/proc/", commit.pid(), "/fd");
+      std::error_code ignored;
+      while (std::filesystem::last_write_time(base) == written &&
+             !std::filesystem::is_empty(descriptors, ignored) && !ignored) {
+      }
+      commit.Signal(GetParam());
+      const int status = commit.AwaitEnd();
+      if (status != 0) {
+        EXPECT_EQ(status, 128 + GetParam()) << commit.error_output();
+        ++interrupted;
+      }
+    }
+    EXPECT_EQ(interrupted, 1);
+    // The kernel ends what a killed process had in its ring after the process: until then its lock
+    // stays.
+    const auto give_up = std::chrono::steady_clock::now() + Patience();
+    while (Run({"info", child}).status != 0 && std::chrono::steady_clock::now() < give_up) {
+    }
+    RunOk({"convert", child, folder_ / "flat.raw", "--force"});
+    ExpectSame(kKinds[0], folder_ / "flat.raw", after);
+    RunOk({"commit", child});
+    RunOk({"check", base});
+    ExpectSame(kind, base, after);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Signals, InterruptTest, ::testing::Values(SIGINT, SIGTERM, SIGKILL));

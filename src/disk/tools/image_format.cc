@@ -206,7 +206,7 @@ Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenOn(std::unique_ptr<Storage> stor
 }
 
 Task<absl::StatusOr<CheckReport>> CheckImage(IoLoop& loop, const std::string& path, ImageType type,
-                                             TableProgress progress) {
+                                             const TableProgress& progress) {
   HostStorageOptions options;
   options.path = path;
   options.read_only = true;
@@ -215,13 +215,13 @@ Task<absl::StatusOr<CheckReport>> CheckImage(IoLoop& loop, const std::string& pa
   if (!storage.ok()) co_return storage.status();
   absl::StatusOr<CheckReport> report = absl::UnimplementedError(
       absl::StrCat(path, ": is raw, which has nothing that could be checked"));
-  if (type == ImageType::kVhd1) report = co_await vhd1::Check(**storage, std::move(progress));
-  if (type == ImageType::kVhdx) report = co_await vhdx::Check(**storage, std::move(progress));
+  if (type == ImageType::kVhd1) report = co_await vhd1::Check(**storage, progress);
+  if (type == ImageType::kVhdx) report = co_await vhdx::Check(**storage, progress);
   co_return report;
 }
 
 Task<absl::StatusOr<CheckReport>> RepairImage(IoLoop& loop, const std::string& path, ImageType type,
-                                              TableProgress progress) {
+                                              const TableProgress& progress) {
   HostStorageOptions options;
   options.path = path;
   absl::StatusOr<std::unique_ptr<Storage>> storage =
@@ -229,8 +229,8 @@ Task<absl::StatusOr<CheckReport>> RepairImage(IoLoop& loop, const std::string& p
   if (!storage.ok()) co_return storage.status();
   absl::StatusOr<CheckReport> report = absl::UnimplementedError(
       absl::StrCat(path, ": is raw, which has nothing that could be repaired"));
-  if (type == ImageType::kVhd1) report = co_await vhd1::Repair(**storage, std::move(progress));
-  if (type == ImageType::kVhdx) report = co_await vhdx::Repair(**storage, std::move(progress));
+  if (type == ImageType::kVhd1) report = co_await vhd1::Repair(**storage, progress);
+  if (type == ImageType::kVhdx) report = co_await vhdx::Repair(**storage, progress);
   co_return report;
 }
 

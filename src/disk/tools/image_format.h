@@ -69,9 +69,9 @@ using TableProgress = std::function<void(uint64_t done, uint64_t total)>;
 
 // Unimplemented for raw images, which have nothing to check.
 Task<absl::StatusOr<CheckReport>> CheckImage(IoLoop& loop, const std::string& path, ImageType type,
-                                             TableProgress progress);
+                                             const TableProgress& progress);
 Task<absl::StatusOr<CheckReport>> RepairImage(IoLoop& loop, const std::string& path, ImageType type,
-                                              TableProgress progress);
+                                              const TableProgress& progress);
 // FailedPrecondition when data would be cut off and `discard_data` isn't set.
 Task<absl::Status> ResizeImage(IoLoop& loop, const std::string& path, ImageType type,
                                uint64_t size_bytes, bool discard_data);
