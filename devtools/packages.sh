@@ -9,7 +9,7 @@ declare -A packages=(
   [test]="qemu-utils libvhdi-utils fio golang-go golang-github-containerd-ttrpc-dev gogottrpc acpica-tools iproute2 lz4 zstd xz-utils"
   [lint]="clang-format-14 clang-tidy-14 shellcheck git"
   [fuzz]="clang-14 libclang-rt-14-dev lld-14"
-  [bench]="libbenchmark-dev golang-go golang-github-containerd-ttrpc-dev"
+  [bench]="libbenchmark-dev fio qemu-utils golang-go golang-github-containerd-ttrpc-dev"
 )
 
 # Those of the given packages that aren't installed.
