@@ -10,7 +10,7 @@ declare -A packages=(
   [demo]="mmdebstrap fakeroot e2fsprogs"
   [lint]="clang-format-14 clang-tidy-14 shellcheck git"
   [fuzz]="clang-14 libclang-rt-14-dev lld-14"
-  [bench]="libbenchmark-dev golang-go golang-github-containerd-ttrpc-dev"
+  [bench]="libbenchmark-dev fio qemu-utils golang-go golang-github-containerd-ttrpc-dev"
 )
 
 # Those of the given packages that aren't installed.

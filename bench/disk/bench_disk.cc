@@ -208,6 +208,7 @@ int Main(int count, char** words) {
       {"--bs", number(settings.load.block_bytes)},
       {"--depth", number(settings.load.depth)},
       {"--span", number(settings.load.span_bytes)},
+      {"--start", number(settings.load.start_bytes)},
       {"--count", number(settings.load.count)},
       {"--seconds", number(settings.load.seconds)},
   };

@@ -59,6 +59,7 @@ DiskLoad::DiskLoad(IoLoop& loop, disk::Disk& disk, const Options& options)
   const uint64_t size = disk.geometry().size_bytes;
   if (options_.span_bytes == 0 || options_.span_bytes > size) options_.span_bytes = size;
   if (options_.stride_bytes == 0) options_.stride_bytes = options_.block_bytes;
+  next_ = options_.start_bytes;
   blocks_ = options_.span_bytes / options_.block_bytes;
   if (blocks_ == 0) Fail("the disk is smaller than a block");
   for (uint32_t i = 0; i < options_.depth; ++i) {

@@ -26,6 +26,7 @@ class DiskLoad {
     uint64_t span_bytes = 0;  // 0: the whole disk
     Order order = Order::kRandom;
     uint64_t stride_bytes = 0;  // 0: block_bytes
+    uint64_t start_bytes = 0;   // kStride: the first offset
     uint64_t count = 0;         // ends after so many requests, or, if 0,
     double seconds = 1;         // after so long
   };

@@ -10,6 +10,12 @@ namespace {
 // Calls of the queue that are done with, before it forgets them.
 constexpr size_t kMostDone = 256;
 
+uint64_t TotalBytes(std::span<const iovec> buffers) {
+  uint64_t total = 0;
+  for (const iovec& buffer : buffers) total += buffer.iov_len;
+  return total;
+}
+
 }  // namespace
 
 int64_t DirectTransfers::CoarseNow() {
@@ -18,8 +24,12 @@ int64_t DirectTransfers::CoarseNow() {
   return int64_t{now.tv_sec} * 1000 + now.tv_nsec / 1'000'000;
 }
 
-bool DirectTransfers::Take(const FileCall& call) {
+bool DirectTransfers::Take(FileCall& call) {
   if (call.kind == FileCall::Kind::kRead) {
+    if (!empty() && TotalBytes(call.buffers) >= kLargeReadBytes) {
+      call.elsewhere = true;
+      return false;
+    }
     if (reads_to_skip_ != 0) {
       --reads_to_skip_;
       return false;

@@ -8,7 +8,9 @@
 // What would wait isn't for the loop's thread, though. A read says so itself (RWF_NOWAIT), and
 // while reads miss the cache most aren't tried here. A write can't say so: when one has taken long,
 // because the kernel makes those wait that dirty pages quicker than a disk takes them, the writes
-// of the next moment go the engine's way; the longer, the more often it happens.
+// of the next moment go the engine's way; the longer, the more often it happens. And of several
+// large reads all but one do, to be copied by other CPUs meanwhile (ext4 lets writes of one file
+// only go one after the other).
 //
 // Loop thread only.
 #pragma once
@@ -22,6 +24,7 @@ namespace bothy {
 
 class DirectTransfers {
  public:
+  static constexpr uint64_t kLargeReadBytes = 128 * 1024;
   static constexpr uint32_t kMostReadsToSkip = 63;
   static constexpr int64_t kSlowWriteMs = 10;
   static constexpr int64_t kShortestPauseMs = 10;
@@ -30,8 +33,9 @@ class DirectTransfers {
   using Now = int64_t (*)();
   explicit DirectTransfers(Now now = &CoarseNow) : now_(now) {}
 
-  // Keeps `call` for RunOne; false when it had better go the engine's way.
-  [[nodiscard]] bool Take(const FileCall& call);
+  // Keeps `call` for RunOne; false when it had better go the engine's way, which may set its
+  // `elsewhere`.
+  [[nodiscard]] bool Take(FileCall& call);
   [[nodiscard]] bool empty() const { return next_ == queue_.size(); }
   // Makes the first of them, and completes it. False, and `left` is it, when it would have waited.
   [[nodiscard]] bool RunOne(FileCall& left);

@@ -6,6 +6,7 @@
 #include <array>
 #include <deque>
 #include <optional>
+#include <vector>
 
 #include "support/testing/test_folder.h"
 #include "support/unique_fd.h"
@@ -35,9 +36,13 @@ class DirectTransfersTest : public ::testing::Test {
   FileCall Call(FileCall::Kind kind, const UniqueFd& fd) {
     return {.kind = kind, .fd = fd.get(), .buffers = std::span(&buffer_, 1), .op = &op_};
   }
+  bool Take(FileCall::Kind kind, const UniqueFd& fd) {
+    FileCall call = Call(kind, fd);
+    return transfers_.Take(call);
+  }
   // Whether a write is made here, and if so makes it, in so many milliseconds.
   bool Write(int64_t milliseconds) {
-    if (!transfers_.Take(Call(FileCall::Kind::kWrite, file_))) return false;
+    if (!Take(FileCall::Kind::kWrite, file_)) return false;
     each_look_takes = milliseconds;
     FileCall left;
     EXPECT_TRUE(transfers_.RunOne(left));
@@ -47,7 +52,7 @@ class DirectTransfersTest : public ::testing::Test {
   // Reads that aren't tried here before one is.
   int SkippedBefore(const UniqueFd& fd) {
     int skipped = 0;
-    while (!transfers_.Take(Call(FileCall::Kind::kRead, fd))) ++skipped;
+    while (!Take(FileCall::Kind::kRead, fd)) ++skipped;
     FileCall left;
     EXPECT_EQ(transfers_.RunOne(left), &fd == &file_);
     return skipped;
@@ -63,8 +68,8 @@ class DirectTransfersTest : public ::testing::Test {
 };
 
 TEST_F(DirectTransfersTest, MakesThemInOrder) {
-  ASSERT_TRUE(transfers_.Take(Call(FileCall::Kind::kWrite, file_)));
-  ASSERT_TRUE(transfers_.Take(Call(FileCall::Kind::kRead, file_)));
+  ASSERT_TRUE(Take(FileCall::Kind::kWrite, file_));
+  ASSERT_TRUE(Take(FileCall::Kind::kRead, file_));
   FileCall left;
   for (int i = 0; i < 2; ++i) {
     EXPECT_FALSE(transfers_.empty());
@@ -72,8 +77,8 @@ TEST_F(DirectTransfersTest, MakesThemInOrder) {
     EXPECT_EQ(op_.result, 4);
   }
   EXPECT_TRUE(transfers_.empty());
-  EXPECT_FALSE(transfers_.Take(Call(FileCall::Kind::kDataSync, file_)));
-  EXPECT_FALSE(transfers_.Take(Call(FileCall::Kind::kAllocate, file_)));
+  EXPECT_FALSE(Take(FileCall::Kind::kDataSync, file_));
+  EXPECT_FALSE(Take(FileCall::Kind::kAllocate, file_));
 }
 
 TEST_F(DirectTransfersTest, AQueueThatIsNeverEmptyStaysInOrder) {
@@ -94,6 +99,22 @@ TEST_F(DirectTransfersTest, AQueueThatIsNeverEmptyStaysInOrder) {
   }
   ASSERT_TRUE(transfers_.RunOne(left));
   EXPECT_TRUE(transfers_.empty());
+}
+
+TEST_F(DirectTransfersTest, KeepsOneOfSeveralLargeReads) {
+  std::vector<char> bytes(DirectTransfers::kLargeReadBytes);
+  const std::array<iovec, 2> large = {iovec{bytes.data(), 1},
+                                      iovec{bytes.data() + 1, bytes.size() - 1}};
+  FileCall first = Call(FileCall::Kind::kRead, file_);
+  first.buffers = large;
+  FileCall second = first;
+  EXPECT_TRUE(transfers_.Take(first));
+  EXPECT_FALSE(transfers_.Take(second));
+  EXPECT_TRUE(second.elsewhere);
+  EXPECT_TRUE(Take(FileCall::Kind::kRead, file_)) << "a small one";
+  FileCall left;
+  EXPECT_TRUE(transfers_.RunOne(left));
+  EXPECT_TRUE(transfers_.RunOne(left));
 }
 
 TEST_F(DirectTransfersTest, TriesFewReadsWhileTheyMiss) {

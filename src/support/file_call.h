@@ -20,7 +20,8 @@ struct FileCall {
   int mode = 0;                         // kAllocate
   std::span<const iovec> buffers = {};  // kRead, kWrite
   uint64_t offset = 0;
-  uint64_t length = 0;  // kAllocate
+  uint64_t length = 0;     // kAllocate
+  bool elsewhere = false;  // on another CPU, even if it needn't wait
   IoLoop::Operation* op = nullptr;
 
   // Makes it here and now, RWF_* `flags` for a transfer: what the system call returned, or -errno.

@@ -35,7 +35,7 @@ void IoEngine::Fallocate(int fd, int mode, uint64_t offset, uint64_t length, Ope
          .op = &op});
 }
 
-void IoEngine::Start(const FileCall& call) {
+void IoEngine::Start(FileCall call) {
   if (direct_.Take(call)) return;
   ++in_flight_;
   Begin(call);

@@ -55,7 +55,7 @@ class IoEngine : public IoLoop {
   [[nodiscard]] BlockingPool& pool() { return pool_; }
 
  private:
-  void Start(const FileCall& call);
+  void Start(FileCall call);
 
   size_t in_flight_ = 0;  // begun the engine's way, or blocking
   DirectTransfers direct_;

@@ -149,6 +149,7 @@ class UringLoop final : public IoEngine {
                                   static_cast<off_t>(call.length));
         break;
     }
+    if (call.elsewhere) ::io_uring_sqe_set_flags(sqe, IOSQE_ASYNC);
     ::io_uring_sqe_set_data64(sqe, reinterpret_cast<uint64_t>(call.op) | kOperation);
     ++in_ring_;
     return true;
