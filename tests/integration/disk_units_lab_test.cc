@@ -99,7 +99,7 @@ TEST_F(DiskUnitsLabTest, ComeAndGoWhileAnotherIsBusy) {
   ASSERT_NO_FATAL_FAILURE(BootWithAgent(request));
   ASSERT_NO_FATAL_FAILURE(StartLoad());
 
-  const uint64_t rounds = Rounds(8, 1000);
+  const uint64_t rounds = Rounds(2, 1000);
   for (uint64_t round = 0; round < rounds && !HasFailure(); ++round) {
     SCOPED_TRACE(round);
     const size_t which = round % images.size();
