@@ -18,8 +18,6 @@ class DiskLabTest : public LabTest {
   [[nodiscard]] static uint64_t Rounds(uint64_t usual, uint64_t soak) {
     return Soaks() ? soak : usual;
   }
-  // Whether this run is a soak: some tests take longer than every run can afford.
-  [[nodiscard]] static bool Soaking() { return Rounds(0, 1) != 0; }
 
   // The guest with tools for disks, and its agent. One processor: the lab's emulation of several
   // isn't to be relied on (docs/lab.md).

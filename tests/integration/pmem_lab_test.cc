@@ -48,7 +48,7 @@ class PmemLabTest : public DiskLabTest {
 };
 
 TEST_F(PmemLabTest, EveryFormatIsMemoryWithAndWithoutDax) {
-  if (!Soaking()) GTEST_SKIP() << "takes minutes in the lab: ./dev soak runs it";
+  if (!Soaks()) GTEST_SKIP() << "takes minutes in the lab: ./dev soak runs it";
   std::vector<TestImage> images;
   wire::CreateVMRequest request = DiskGuest();
   for (const char* const name :
@@ -74,7 +74,7 @@ TEST_F(PmemLabTest, EveryFormatIsMemoryWithAndWithoutDax) {
 }
 
 TEST_F(PmemLabTest, ComesAndGoesWhileAnotherIsBusy) {
-  if (!Soaking()) GTEST_SKIP() << "takes minutes in the lab: ./dev soak runs it";
+  if (!Soaks()) GTEST_SKIP() << "takes minutes in the lab: ./dev soak runs it";
   const TestFolder other_folder;
   const TestImage busy = images_.Make(folder_, KindOf("raw.img"), 64 * kMiB);
   const std::vector<TestImage> images = {
