@@ -57,10 +57,10 @@ class Command {
     uint16_t lun = 0;
     uint64_t tag = 0;  // the driver's, for task management
     TaskAttribute attribute = TaskAttribute::kSimple;
-    std::span<const uint8_t> cdb;  // copied; read as zero past its end, ignored past 32 bytes
-    std::span<const iovec> data_out;
+    std::span<const uint8_t> cdb = {};  // copied; read as zero past its end, ignored past 32 bytes
+    std::span<const iovec> data_out = {};
     uint64_t data_out_bytes = 0;
-    std::span<const iovec> data_in;
+    std::span<const iovec> data_in = {};
     uint64_t data_in_bytes = 0;
   };
 

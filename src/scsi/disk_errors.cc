@@ -26,7 +26,9 @@ Condition ConditionOf(disk::Operation operation, const absl::Status& status) {
       return reading ? kInternalTargetFailure : kSpaceAllocationFailed;
     case absl::StatusCode::kPermissionDenied:
       return reading ? kReadError : kWriteProtected;
-    case absl::StatusCode::kInternal:
+    case absl::StatusCode::kFailedPrecondition:
+    case absl::StatusCode::kUnimplemented:
+    case absl::StatusCode::kUnknown:
       return kInternalTargetFailure;
     case absl::StatusCode::kAborted:
     case absl::StatusCode::kCancelled:

@@ -12,8 +12,8 @@ namespace bothy::scsi {
 [[nodiscard]] std::string_view OperationName(disk::Operation operation);
 
 // A full host is DATA PROTECT, SPACE ALLOCATION FAILED (SBC-4, 4.7.3.6), which guests take for what
-// it is; what can't be tried again with another result is a medium error; a host whose system call
-// failed is an internal target failure.
+// it is. What the host can't read or write, or an image that is damaged or cut off, is a medium
+// error; what a disk should never say is an internal target failure.
 [[nodiscard]] Condition ConditionOf(disk::Operation operation, const absl::Status& status);
 
 }  // namespace bothy::scsi

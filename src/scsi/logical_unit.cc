@@ -72,20 +72,25 @@ void LogicalUnit::Execute(Command& command) {
   }
   command.unit_ = this;
   command.sequence_ = next_sequence_++;
-  if (waiting_.empty() && MayStart(command)) {
-    Run(command);
+  if (waiting_.empty() && IsItsTurn(command)) {
+    TakeTurn(command);
   } else {
     waiting_.PushBack(command);
   }
 }
 
-bool LogicalUnit::MayStart(const Command& command) const {
-  if (host_.paused() || held_ || barrier_running_) return false;
+bool LogicalUnit::IsItsTurn(const Command& command) const {
+  if (!MayRun()) return false;
   const CommandEntry* entry = command.entry_;
   const bool alone = command.input_.attribute == TaskAttribute::kOrdered ||
                      (entry != nullptr && entry->has(kAlone));
-  if (alone && !running_.empty()) return false;
-  return !bulk_running_ || entry == nullptr || !entry->has(kBulk);
+  return !alone || (running_.empty() && bulk_waiting_.empty());
+}
+
+void LogicalUnit::TakeTurn(Command& command) {
+  const bool bulk = command.entry_ != nullptr && command.entry_->has(kBulk);
+  if (bulk && bulk_running_) return bulk_waiting_.PushBack(command);
+  Run(command);
 }
 
 void LogicalUnit::StartWaiting() {
@@ -93,7 +98,15 @@ void LogicalUnit::StartWaiting() {
   // stack doesn't grow with their number.
   if (starting_) return;
   starting_ = true;
-  while (!waiting_.empty() && MayStart(*waiting_.first())) Run(waiting_.PopFront());
+  while (true) {
+    if (!bulk_waiting_.empty() && !bulk_running_ && MayRun()) {
+      Run(bulk_waiting_.PopFront());
+    } else if (!waiting_.empty() && IsItsTurn(*waiting_.first())) {
+      TakeTurn(waiting_.PopFront());
+    } else {
+      break;
+    }
+  }
   starting_ = false;
 }
 
@@ -200,14 +213,12 @@ void LogicalUnit::Check(Command& command, const SenseData& sense) {
 
 void LogicalUnit::InvalidField(Command& command, uint16_t byte, std::optional<uint8_t> bit) {
   Check(command, {.condition = kInvalidFieldInCdb,
-                  .field = FieldPointer{FieldPointer::Place::kCdb, byte, bit},
-                  .information = {}});
+                  .field = FieldPointer{FieldPointer::Place::kCdb, byte, bit}});
 }
 
 void LogicalUnit::InvalidParameter(Command& command, uint16_t byte, std::optional<uint8_t> bit) {
   Check(command, {.condition = kInvalidFieldInParameters,
-                  .field = FieldPointer{FieldPointer::Place::kParameters, byte, bit},
-                  .information = {}});
+                  .field = FieldPointer{FieldPointer::Place::kParameters, byte, bit}});
 }
 
 void LogicalUnit::Overrun(Command& command) {
@@ -246,7 +257,7 @@ void LogicalUnit::DiskFailed(Command& command, disk::Operation operation, uint64
                                   std::string(status.message()));
   log_.Log(LogLevel::kWarning, "scsi", absl::StrCat(disk_->path(), ": ", text));
   statistics_->RecordError(std::move(text));
-  SenseData sense = {.condition = ConditionOf(operation, status), .field = {}, .information = {}};
+  SenseData sense = {.condition = ConditionOf(operation, status)};
   const bool of_block = operation != disk::Operation::kFlush;
   if (of_block && sense.condition.key == SenseKey::kMediumError) {
     sense.information = offset / block_bytes();

@@ -1,9 +1,10 @@
 // LogicalUnit: one disk as a SCSI direct access block device (SAM-5, SPC-5, SBC-4).
 //
 // It has a task set: commands that wait for their turn, and those under way. A command takes its
-// turn at once, unless the target is paused, the medium is out, an ordered one is in the way, or it
-// needs private memory that another one has. Then its handler checks it and ends it, or starts an
-// operation of the disk whose end goes on with it.
+// turn at once, unless the target is paused, the medium is out, or an ordered one is in the way; if
+// it needs private memory that another one has, it waits for that, too, but nobody behind it does.
+// Then its handler checks it and ends it, or starts an operation of the disk whose end goes on with
+// it.
 //
 // The handlers, by subject: transfer_commands.cc (reads, writes, cache), verify_commands.cc,
 // provisioning_commands.cc (unmapping, WRITE SAME), capacity_commands.cc, inquiry.cc,
@@ -34,7 +35,7 @@ namespace bothy::scsi {
 struct LogicalUnitOptions {
   // What the guest knows the disk by: at most kMaxSerialBytes of printable ASCII, stable, and no
   // other disk's. Empty: DefaultSerial of the disk.
-  std::string serial;
+  std::string serial = {};
   bool read_only = false;                // also when the disk isn't
   std::string product = "Virtual Disk";  // at most kMaxProductBytes of printable ASCII
 };
@@ -54,8 +55,8 @@ class LogicalUnit {
   void Execute(Command& command);
   // Starts what waits and may: after a pause.
   void StartWaiting();
-  // What waits, for it to be executed elsewhere.
-  [[nodiscard]] CommandList TakeWaiting();
+  // A command that waits, for it to be executed elsewhere; null when none does.
+  [[nodiscard]] Command* TakeWaiting();
 
   // Ends commands as `outcome`, all of them or those with that tag: at once if they wait, else when
   // their I/O ends.
@@ -64,8 +65,10 @@ class LogicalUnit {
   // have.
   bool WhenAborted(std::function<void()> done);
   [[nodiscard]] bool Knows(uint64_t tag) const;
-  [[nodiscard]] bool empty() const { return waiting_.empty() && running_.empty(); }
-  // Posts `idle` when none is under way.
+  [[nodiscard]] bool empty() const {
+    return waiting_.empty() && bulk_waiting_.empty() && running_.empty();
+  }
+  // Calls `idle` now when no command is under way, or posts it when none is any more.
   void WhenIdle(std::function<void()> idle);
 
   // The guest is told with its next command. Once each, and not what power-on tells anyway.
@@ -98,7 +101,9 @@ class LogicalUnit {
   };
 
   // The course of a command.
-  [[nodiscard]] bool MayStart(const Command& command) const;
+  [[nodiscard]] bool MayRun() const { return !host_.paused() && !held_ && !barrier_running_; }
+  [[nodiscard]] bool IsItsTurn(const Command& command) const;
+  void TakeTurn(Command& command);
   void Run(Command& command);
   void Dispatch(Command& command);
   void EndUnstarted(Command& command);
@@ -106,7 +111,7 @@ class LogicalUnit {
   void Good(Command& command) { End(command); }
   void Check(Command& command, const SenseData& sense);
   void Check(Command& command, const Condition& condition) {
-    Check(command, SenseData{.condition = condition, .field = {}, .information = {}});
+    Check(command, SenseData{.condition = condition});
   }
   void InvalidField(Command& command, uint16_t byte, std::optional<uint8_t> bit = std::nullopt);
   void InvalidParameter(Command& command, uint16_t byte, std::optional<uint8_t> bit = std::nullopt);
@@ -213,7 +218,8 @@ class LogicalUnit {
   std::vector<Condition> attentions_{kPowerOn};
 
   // The task set.
-  CommandList waiting_;
+  CommandList waiting_;       // for their turn
+  CommandList bulk_waiting_;  // had their turn, wait for the private memory
   CommandList running_;
   uint64_t next_sequence_ = 1;
   bool barrier_running_ = false;  // an ordered command, or one that must be alone

@@ -60,15 +60,15 @@ struct FieldPointer {
   enum class Place : uint8_t { kCdb, kParameters };
   Place place = Place::kCdb;
   uint16_t byte = 0;
-  std::optional<uint8_t> bit;
+  std::optional<uint8_t> bit = {};
   bool operator==(const FieldPointer&) const = default;
 };
 
 struct SenseData {
-  Condition condition;
-  std::optional<FieldPointer> field;
+  Condition condition = {};
+  std::optional<FieldPointer> field = {};
   // The block at fault, or the offset of the first byte that differs.
-  std::optional<uint64_t> information;
+  std::optional<uint64_t> information = {};
 };
 
 // Sense data as it is sent.

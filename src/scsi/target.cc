@@ -17,29 +17,10 @@ constexpr uint8_t kRequestSense = 0x03;
 constexpr uint8_t kInquiry = 0x12;
 constexpr uint8_t kReportLuns = 0xA0;
 
-absl::Status NoUnit(uint16_t lun) {
-  return absl::NotFoundError(absl::StrCat("lun ", lun, ": no disk is there"));
-}
-
-// Awaits a function that is called once and calls back once, later.
-template <typename Begin>
-class Callback {
- public:
-  explicit Callback(Begin begin) : begin_(std::move(begin)) {}
-  [[nodiscard]] bool await_ready() const noexcept { return false; }
-  void await_suspend(std::coroutine_handle<> waiting) {
-    begin_([waiting] { waiting.resume(); });
-  }
-  void await_resume() const noexcept {}
-
- private:
-  Begin begin_;
-};
-
 }  // namespace
 
 Target::~Target() {
-  CHECK(running_ == 0 && parked_.empty() && !on_quiet_);
+  CHECK(running_ == 0 && parked_.empty() && leaving_.empty() && !on_quiet_);
   for (const std::unique_ptr<LogicalUnit>& unit : units_) CHECK(unit == nullptr);
 }
 
@@ -62,8 +43,7 @@ void Target::ExecuteWithoutUnit(Command& command) {
       if ((cdb[1] & 0x01) != 0 || cdb[2] != 0) {
         const auto byte = static_cast<uint16_t>(cdb[2] != 0 ? 2 : 1);
         failure = {.condition = kInvalidFieldInCdb,
-                   .field = FieldPointer{FieldPointer::Place::kCdb, byte, {}},
-                   .information = {}};
+                   .field = FieldPointer{FieldPointer::Place::kCdb, byte, {}}};
         break;
       }
       const auto inquiry = StandardInquiry(std::nullopt);
@@ -75,8 +55,7 @@ void Target::ExecuteWithoutUnit(Command& command) {
       std::optional<std::vector<uint8_t>> list = LunList(Inventory(), cdb[2]);
       if (!list.has_value()) {
         failure = {.condition = kInvalidFieldInCdb,
-                   .field = FieldPointer{FieldPointer::Place::kCdb, 2, {}},
-                   .information = {}};
+                   .field = FieldPointer{FieldPointer::Place::kCdb, 2, {}}};
         break;
       }
       OnInventoryReported();
@@ -86,15 +65,15 @@ void Target::ExecuteWithoutUnit(Command& command) {
     }
     case kRequestSense: {
       const bool descriptors = (cdb[1] & 0x01) != 0;
-      encoded.Encode(
-          {.condition = kUnitNotSupported, .field = {}, .information = {}},
-          descriptors ? EncodedSense::Format::kDescriptor : EncodedSense::Format::kFixed);
+      encoded.Encode({.condition = kUnitNotSupported}, descriptors
+                                                           ? EncodedSense::Format::kDescriptor
+                                                           : EncodedSense::Format::kFixed);
       data.assign(encoded.bytes().begin(), encoded.bytes().end());
       allocation_length = cdb[4];
       break;
     }
     default:
-      failure = {.condition = kUnitNotSupported, .field = {}, .information = {}};
+      failure = {.condition = kUnitNotSupported};
   }
   const uint64_t length = std::min<uint64_t>(data.size(), allocation_length);
   if (failure.condition != kNoCondition) {
@@ -115,13 +94,13 @@ absl::Status Target::Attach(uint16_t lun, std::unique_ptr<disk::Disk> disk,
                             const LogicalUnitOptions& options) {
   if (lun >= kMaxLuns) {
     return absl::InvalidArgumentError(
-        absl::StrCat("lun ", lun, " is out of range 0..", kMaxLuns - 1));
+        absl::StrCat("LUN ", lun, " is out of range 0..", kMaxLuns - 1));
   }
   if (units_[lun] != nullptr) {
-    return absl::AlreadyExistsError(absl::StrCat("lun ", lun, ": another disk is there"));
+    return absl::AlreadyExistsError(absl::StrCat("LUN ", lun, ": another disk is there"));
   }
   RETURN_IF_ERROR(CheckUnit(*disk, options));
-  LogicalUnitOptions named = WithUniqueSerial(lun, *disk, options);
+  LogicalUnitOptions named = Named(lun, *disk, options);
   UnitHost& host = *this;
   units_[lun] = std::make_unique<LogicalUnit>(host, std::move(disk), std::move(named));
   Publish(lun, units_[lun]->statistics());
@@ -129,95 +108,78 @@ absl::Status Target::Attach(uint16_t lun, std::unique_ptr<disk::Disk> disk,
   return absl::OkStatus();
 }
 
-LogicalUnitOptions Target::WithUniqueSerial(uint16_t lun, const disk::Disk& disk,
-                                            const LogicalUnitOptions& options) const {
+bool Target::IsSerialTaken(uint16_t lun, const std::string& serial) const {
+  for (uint16_t other = 0; other < kMaxLuns; ++other) {
+    if (other == lun || units_[other] == nullptr) continue;
+    if (units_[other]->options().serial == serial) return true;
+  }
+  return false;
+}
+
+// A guest that sees one name twice takes the two for one disk.
+LogicalUnitOptions Target::Named(uint16_t lun, const disk::Disk& disk,
+                                 const LogicalUnitOptions& options) const {
   LogicalUnitOptions named = options;
   if (!named.serial.empty()) return named;
   named.serial = DefaultSerial(disk);
-  for (uint16_t other = 0; other < kMaxLuns; ++other) {
-    if (other == lun || units_[other] == nullptr) continue;
-    if (units_[other]->options().serial != named.serial) continue;
-    // A copy of an image beside it: a guest that sees one name twice takes them for one disk.
-    named.serial += absl::StrCat("-", lun);
-    break;
-  }
+  if (IsSerialTaken(lun, named.serial)) named.serial = SerialOfPath(disk.path());
+  if (IsSerialTaken(lun, named.serial)) named.serial += absl::StrCat("-", lun);
   return named;
 }
 
-Task<absl::StatusOr<std::unique_ptr<disk::Disk>>> Target::Detach(uint16_t lun) {
-  if (!Has(lun)) co_return NoUnit(lun);
-  if (units_[lun]->held() && units_[lun]->disk() != nullptr) {
-    co_return absl::FailedPreconditionError(
-        absl::StrCat("lun ", lun, ": its medium is being removed"));
-  }
-  const std::unique_ptr<LogicalUnit> unit = std::move(units_[lun]);
-  leaving_.push_back(unit.get());
+void Target::Detach(uint16_t lun, DiskDone done) {
+  CHECK(Has(lun));
+  LogicalUnit& unit = *units_[lun];
+  CHECK(!unit.held() || unit.disk() == nullptr);
+  leaving_.push_back(std::move(units_[lun]));
   Publish(lun, nullptr);
   RaiseInventoryChange(lun);
   // What was meant for this disk mustn't reach another one that comes to its place.
   for (Command* parked = parked_.first(); parked != nullptr; parked = CommandList::Next(*parked)) {
     if (parked->input_.lun == lun) parked->unit_gone_ = true;
   }
-  for (CommandList waiting = unit->TakeWaiting(); !waiting.empty();) {
-    Command& command = waiting.PopFront();
-    command.unit_gone_ = true;
-    Execute(command);
+  while (Command* waiting = unit.TakeWaiting()) {
+    waiting->unit_gone_ = true;
+    Execute(*waiting);
   }
-  Callback idle([&unit](std::function<void()> done) { unit->WhenIdle(std::move(done)); });
-  co_await idle;
-  std::erase(leaving_, unit.get());
-  co_return unit->TakeDisk();
+  unit.WhenIdle([this, &unit, done = std::move(done)] {
+    std::unique_ptr<disk::Disk> disk = unit.TakeDisk();
+    std::erase_if(leaving_, [&unit](const auto& leaving) { return leaving.get() == &unit; });
+    done(std::move(disk));
+  });
 }
 
-Task<absl::StatusOr<std::unique_ptr<disk::Disk>>> Target::RemoveMedium(uint16_t lun) {
-  LogicalUnit* const unit = Unit(lun);
-  if (unit == nullptr) co_return NoUnit(lun);
-  if (unit->held()) {
-    co_return absl::FailedPreconditionError(absl::StrCat("lun ", lun, ": its medium is out"));
-  }
-  unit->HoldForMedium();
-  Callback idle([unit](std::function<void()> done) { unit->WhenIdle(std::move(done)); });
-  co_await idle;
-  co_return unit->TakeDisk();
+void Target::TakeMedium(uint16_t lun, DiskDone done) {
+  CHECK(Has(lun));
+  LogicalUnit& unit = *units_[lun];
+  CHECK(!unit.held());
+  unit.HoldForMedium();
+  unit.WhenIdle([&unit, done = std::move(done)] { done(unit.TakeDisk()); });
 }
 
-absl::Status Target::InsertMedium(uint16_t lun, std::unique_ptr<disk::Disk> disk,
-                                  const LogicalUnitOptions& options, MediumChange change) {
-  LogicalUnit* const unit = Unit(lun);
-  if (unit == nullptr) return NoUnit(lun);
-  if (!unit->held() || unit->disk() != nullptr) {
-    return absl::FailedPreconditionError(absl::StrCat("lun ", lun, ": its medium is not out"));
-  }
-  RETURN_IF_ERROR(CheckUnit(*disk, options));
-  LogicalUnitOptions named = WithUniqueSerial(lun, *disk, options);
+void Target::PutMedium(uint16_t lun, std::unique_ptr<disk::Disk> disk,
+                       const LogicalUnitOptions& options, MediumChange change) {
+  CHECK(Has(lun));
+  LogicalUnit& unit = *units_[lun];
+  CHECK(unit.held() && unit.disk() == nullptr);
+  CHECK_OK(CheckUnit(*disk, options));
+  LogicalUnitOptions named = Named(lun, *disk, options);
   const bool renamed =
-      named.serial != unit->options().serial || named.product != unit->options().product;
-  unit->PutDisk(std::move(disk), std::move(named));
+      named.serial != unit.options().serial || named.product != unit.options().product;
+  unit.PutDisk(std::move(disk), std::move(named));
   if (change == MediumChange::kChanged) {
-    unit->Raise(kMediumChanged);
-    unit->Raise(kCapacityChanged);
-    if (renamed) unit->Raise(kInquiryDataChanged);
+    unit.Raise(kMediumChanged);
+    unit.Raise(kCapacityChanged);
+    if (renamed) unit.Raise(kInquiryDataChanged);
   }
-  unit->StartWaiting();
-  return absl::OkStatus();
-}
-
-Task<absl::StatusOr<std::unique_ptr<disk::Disk>>> Target::ReplaceMedium(
-    uint16_t lun, std::unique_ptr<disk::Disk> disk, LogicalUnitOptions options) {
-  const absl::Status checked = CheckUnit(*disk, options);
-  if (!checked.ok()) co_return checked;
-  absl::StatusOr<std::unique_ptr<disk::Disk>> old = co_await RemoveMedium(lun);
-  if (!old.ok()) co_return old;
-  const absl::Status inserted = InsertMedium(lun, std::move(disk), options, MediumChange::kChanged);
-  CHECK_OK(inserted);
-  co_return old;
+  unit.StartWaiting();
 }
 
 absl::StatusOr<bool> Target::RefreshCapacity(uint16_t lun) {
   LogicalUnit* const unit = Unit(lun);
-  if (unit == nullptr) return NoUnit(lun);
+  if (unit == nullptr) return absl::NotFoundError(absl::StrCat("LUN ", lun, ": no disk is there"));
   if (unit->disk() == nullptr) {
-    return absl::FailedPreconditionError(absl::StrCat("lun ", lun, ": its medium is out"));
+    return absl::FailedPreconditionError(absl::StrCat("LUN ", lun, ": the medium is out"));
   }
   const disk::Geometry before = unit->disk()->geometry();
   RETURN_IF_ERROR(unit->disk()->Refresh());
@@ -227,16 +189,16 @@ absl::StatusOr<bool> Target::RefreshCapacity(uint16_t lun) {
   return true;
 }
 
-disk::Disk* Target::disk(uint16_t lun) {
-  LogicalUnit* const unit = Unit(lun);
+disk::Disk* Target::disk(uint16_t lun) const {
+  const LogicalUnit* const unit = Unit(lun);
   return unit == nullptr ? nullptr : unit->disk();
 }
 
 void Target::Quiesce(std::function<void()> done) {
   CHECK(!paused_ && !on_quiet_);
   paused_ = true;
+  if (running_ == 0) return done();
   on_quiet_ = std::move(done);
-  if (running_ == 0) OnQuiet();
 }
 
 void Target::OnQuiet() {

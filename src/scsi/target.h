@@ -2,12 +2,11 @@
 //
 //   Target target([&loop](std::function<void()> call) { loop.Post(std::move(call)); });
 //   absl::Status attached = target.Attach(3, std::move(disk), {.serial = "root"});
-//   target.Execute(command);                       // ends in command.Complete()
-//   auto disk = co_await target.Detach(3);         // nothing of it is in flight
-//   absl::Status closed = co_await (*disk)->Close();
+//   target.Execute(command);  // ends in command.Complete()
+//   target.Detach(3, [](std::unique_ptr<disk::Disk> disk) { ... disk->Close() ... });
 //
 // One nexus: the front end has one initiator. Everything on the thread of the front end's loop,
-// but Snapshot.
+// but Snapshot. Nothing but Execute is called from within a command's Complete.
 #pragma once
 
 #include <array>
@@ -24,7 +23,6 @@
 #include "scsi/unit_host.h"
 #include "scsi/unit_statistics.h"
 #include "support/status.h"
-#include "support/task.h"
 
 namespace bothy::scsi {
 
@@ -65,30 +63,29 @@ class Target final : private UnitHost {
   // units are as after power-on.
   void Reset();
 
-  // InvalidArgument for a LUN, options or a disk that can't be, AlreadyExists when the place is
-  // taken; a disk that is refused is destroyed. The guest learns from the other units that there
-  // is a new one (REPORTED LUNS DATA HAS CHANGED); telling it is the front end's.
+  // InvalidArgument for a LUN that can't be and what CheckUnit finds, AlreadyExists when the place
+  // is taken; a disk that is refused is destroyed. The guest learns from the other units that there
+  // is a new one (REPORTED LUNS DATA HAS CHANGED); to say it at once is the front end's.
+  //
+  // Without a serial number in `options` it is DefaultSerial of the disk, or one made of its path
+  // where another unit has that already: disks of one chain share it.
   absl::Status Attach(uint16_t lun, std::unique_ptr<disk::Disk> disk,
                       const LogicalUnitOptions& options);
-  // From now on nobody is at `lun`; it may be attached anew at once. Ends with the disk, to be
-  // closed, when nothing of it is in flight: null when its medium is out. NotFound;
-  // FailedPrecondition while RemoveMedium waits.
-  Task<absl::StatusOr<std::unique_ptr<disk::Disk>>> Detach(uint16_t lun);
+  // From now on nobody is at `lun`, and it may be attached anew. `done` is called with the disk, to
+  // be closed, when nothing of it is in flight, maybe before this returns; with null when the
+  // medium is out. A unit is there, and no TakeMedium of it waits.
+  using DiskDone = std::function<void(std::unique_ptr<disk::Disk>)>;
+  void Detach(uint16_t lun, DiskDone done);
 
-  // Exchanging the medium, in two steps, since an image can't be opened twice: RemoveMedium gives
-  // the disk when nothing of it is in flight, and commands of the unit wait until InsertMedium.
-  // `options.read_only`, serial and product are those of the new one. With MediumChange::kChanged
-  // the guest is told (MEDIUM MAY HAVE CHANGED, and what else has); kUnchanged puts back what was
-  // there. NotFound; FailedPrecondition when the medium is out, or not; InvalidArgument as Attach,
-  // and the medium stays out.
-  Task<absl::StatusOr<std::unique_ptr<disk::Disk>>> RemoveMedium(uint16_t lun);
+  // Exchanging the medium, in two steps, since an image can't be opened twice. Commands of the unit
+  // wait from TakeMedium on; `done` is called with the disk when nothing of it is in flight, maybe
+  // before this returns. PutMedium lets them go on. With MediumChange::kChanged the guest is told
+  // (MEDIUM MAY HAVE CHANGED, and what else has); kUnchanged puts back what was there. CheckUnit
+  // has approved of disk and options. A unit is there, with its medium in, or out.
+  void TakeMedium(uint16_t lun, DiskDone done);
   enum class MediumChange : uint8_t { kChanged, kUnchanged };
-  absl::Status InsertMedium(uint16_t lun, std::unique_ptr<disk::Disk> disk,
-                            const LogicalUnitOptions& options, MediumChange change);
-  // Both steps for a disk that is open already; ends with the old one.
-  Task<absl::StatusOr<std::unique_ptr<disk::Disk>>> ReplaceMedium(uint16_t lun,
-                                                                  std::unique_ptr<disk::Disk> disk,
-                                                                  LogicalUnitOptions options);
+  void PutMedium(uint16_t lun, std::unique_ptr<disk::Disk> disk, const LogicalUnitOptions& options,
+                 MediumChange change = MediumChange::kChanged);
 
   // Looks again how big the image is; the guest is told when that or anything else of the geometry
   // has changed (CAPACITY DATA HAS CHANGED), and so is the caller: true. NotFound,
@@ -96,11 +93,11 @@ class Target final : private UnitHost {
   absl::StatusOr<bool> RefreshCapacity(uint16_t lun);
 
   [[nodiscard]] bool Has(uint16_t lun) const { return lun < kMaxLuns && units_[lun] != nullptr; }
-  // The disk there, for Facts; null without a unit or a medium.
-  [[nodiscard]] disk::Disk* disk(uint16_t lun);
+  // The disk there, for Facts and flushing; null without a unit or a medium.
+  [[nodiscard]] disk::Disk* disk(uint16_t lun) const;
 
-  // No command starts any more, and `done` is called when none is under way: nothing changes in
-  // guest memory or a disk until Resume. Not called again before that.
+  // No command starts any more, and `done` is called when none is under way, maybe before this
+  // returns: nothing changes in guest memory or a disk until Resume. Not called again before that.
   void Quiesce(std::function<void()> done);
   // What waited goes on. Does nothing unless paused, and not before `done` was called.
   void Resume();
@@ -121,9 +118,10 @@ class Target final : private UnitHost {
   void Publish(uint16_t lun, std::shared_ptr<const UnitStatistics> statistics);
   // Tells the guest through the units other than `lun` that units have come or gone.
   void RaiseInventoryChange(uint16_t lun);
-  // A serial number that no other unit of the target has.
-  [[nodiscard]] LogicalUnitOptions WithUniqueSerial(uint16_t lun, const disk::Disk& disk,
-                                                    const LogicalUnitOptions& options) const;
+  // `options` with a serial number.
+  [[nodiscard]] LogicalUnitOptions Named(uint16_t lun, const disk::Disk& disk,
+                                         const LogicalUnitOptions& options) const;
+  [[nodiscard]] bool IsSerialTaken(uint16_t lun, const std::string& serial) const;
   void ExecuteWithoutUnit(Command& command);
   void ResetNexus(std::function<void(TaskResponse)> done);
   // Ends all commands as kReset; `reset` is called with each unit before.
@@ -134,7 +132,7 @@ class Target final : private UnitHost {
 
   const Poster post_;
   std::array<std::unique_ptr<LogicalUnit>, kMaxLuns> units_;
-  std::vector<LogicalUnit*> leaving_;  // that Detach waits for
+  std::vector<std::unique_ptr<LogicalUnit>> leaving_;  // that Detach waits for
   // Commands that came while paused, and those that waited in a unit that was detached then.
   CommandList parked_;
   std::function<void()> on_quiet_;  // of Quiesce, until it is called

@@ -49,7 +49,7 @@ void Target::AbortEverything(const std::function<void(LogicalUnit&)>& reset) {
   for (const std::unique_ptr<LogicalUnit>& unit : units_) {
     if (unit != nullptr) unit->Abort(Outcome::kReset, nullptr);
   }
-  for (LogicalUnit* unit : leaving_) unit->Abort(Outcome::kReset, nullptr);
+  for (const std::unique_ptr<LogicalUnit>& unit : leaving_) unit->Abort(Outcome::kReset, nullptr);
 }
 
 void Target::ResetNexus(std::function<void(TaskResponse)> done) {
@@ -65,7 +65,7 @@ void Target::ResetNexus(std::function<void(TaskResponse)> done) {
   for (const std::unique_ptr<LogicalUnit>& unit : units_) {
     if (unit != nullptr) wait(*unit);
   }
-  for (LogicalUnit* unit : leaving_) wait(*unit);
+  for (const std::unique_ptr<LogicalUnit>& unit : leaving_) wait(*unit);
   one_less();
 }
 

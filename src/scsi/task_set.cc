@@ -8,7 +8,12 @@
 
 namespace bothy::scsi {
 
-CommandList LogicalUnit::TakeWaiting() { return std::exchange(waiting_, {}); }
+Command* LogicalUnit::TakeWaiting() {
+  for (CommandList* list : {&bulk_waiting_, &waiting_}) {
+    if (!list->empty()) return &list->PopFront();
+  }
+  return nullptr;
+}
 
 void LogicalUnit::Abort(Outcome outcome, const uint64_t* tag) {
   const auto concerned = [tag](const Command& command) {
@@ -21,13 +26,15 @@ void LogicalUnit::Abort(Outcome outcome, const uint64_t* tag) {
   }
   // Ending one may bring in the next from the front end, which isn't meant.
   CommandList ended;
-  for (Command* command = waiting_.first(); command != nullptr;) {
-    Command& candidate = *command;
-    command = CommandList::Next(candidate);
-    if (!concerned(candidate)) continue;
-    waiting_.Remove(candidate);
-    candidate.abort_as_ = outcome;
-    ended.PushBack(candidate);
+  for (CommandList* list : {&bulk_waiting_, &waiting_}) {
+    for (Command* command = list->first(); command != nullptr;) {
+      Command& candidate = *command;
+      command = CommandList::Next(candidate);
+      if (!concerned(candidate)) continue;
+      list->Remove(candidate);
+      candidate.abort_as_ = outcome;
+      ended.PushBack(candidate);
+    }
   }
   while (!ended.empty()) EndUnstarted(ended.PopFront());
   StartWaiting();
@@ -44,7 +51,7 @@ bool LogicalUnit::WhenAborted(std::function<void()> done) {
 }
 
 bool LogicalUnit::Knows(uint64_t tag) const {
-  for (const CommandList& list : {running_, waiting_}) {
+  for (const CommandList& list : {running_, bulk_waiting_, waiting_}) {
     for (const Command* command = list.first(); command != nullptr;
          command = CommandList::Next(*command)) {
       if (command->input_.tag == tag) return true;
@@ -54,11 +61,8 @@ bool LogicalUnit::Knows(uint64_t tag) const {
 }
 
 void LogicalUnit::WhenIdle(std::function<void()> idle) {
-  if (running_.empty()) {
-    host_.Post(std::move(idle));
-  } else {
-    idle_waits_.push_back(std::move(idle));
-  }
+  if (running_.empty()) return idle();
+  idle_waits_.push_back(std::move(idle));
 }
 
 void LogicalUnit::Raise(const Condition& attention) {

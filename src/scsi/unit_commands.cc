@@ -26,7 +26,7 @@ void LogicalUnit::StartStopUnit(Command& command) {
 
 void LogicalUnit::RequestSense(Command& command) {
   const bool descriptors = (command.cdb()[1] & 0x01) != 0;
-  SenseData sense = {.condition = kNoCondition, .field = {}, .information = {}};
+  SenseData sense = {.condition = kNoCondition};
   if (!attentions_.empty()) {
     sense.condition = attentions_.front();
     attentions_.erase(attentions_.begin());

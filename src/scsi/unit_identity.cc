@@ -27,13 +27,15 @@ uint64_t Hash(std::string_view text, uint64_t seed) {
 
 std::string DefaultSerial(const disk::Disk& disk) {
   const std::optional<Guid> identity = disk.identity();
-  if (!identity.has_value() || identity->is_zero()) {
-    return absl::StrCat(absl::Hex(Hash(disk.path(), 1), absl::kZeroPad16),
-                        absl::Hex(Hash(disk.path(), 2), absl::kZeroPad16));
-  }
+  if (!identity.has_value() || identity->is_zero()) return SerialOfPath(disk.path());
   std::string text = identity->ToString();
   text.erase(std::remove(text.begin(), text.end(), '-'), text.end());
   return text;
+}
+
+std::string SerialOfPath(std::string_view path) {
+  return absl::StrCat(absl::Hex(Hash(path, 1), absl::kZeroPad16),
+                      absl::Hex(Hash(path, 2), absl::kZeroPad16));
 }
 
 absl::Status CheckInquiryText(std::string_view text, size_t max_bytes) {

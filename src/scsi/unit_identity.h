@@ -18,6 +18,7 @@ inline constexpr size_t kMaxProductBytes = 16;
 // 32 hexadecimal digits: the identity that the image carries, which a differencing disk has from
 // its parent and a copy of the file shares; without one (a raw file) a name made of its path.
 [[nodiscard]] std::string DefaultSerial(const disk::Disk& disk);
+[[nodiscard]] std::string SerialOfPath(std::string_view path);
 
 // InvalidArgument unless `text` is 1..`max_bytes` printable ASCII characters without a blank at
 // either end.

@@ -43,7 +43,7 @@ Task<bool> LogicalUnit::VerifyPart(Command& command, uint64_t start, uint64_t do
 }
 
 void LogicalUnit::Miscompare(Command& command, uint64_t offset) {
-  Check(command, {.condition = kMiscompareDuringVerify, .field = {}, .information = offset});
+  Check(command, {.condition = kMiscompareDuringVerify, .information = offset});
 }
 
 Task<void> LogicalUnit::VerifyRange(Command& command, BlockRange range, bool compare) {
