@@ -89,7 +89,7 @@ void CompleteValue(const CLI::Option& option, const std::string& before, const s
   for (const std::string& choice : ChoicesOf(type)) {
     if (choice.starts_with(value)) completion->candidates.push_back({before + choice, ""});
   }
-  if (type == "FILE" || type == "PATH" ||
+  if (type == "FILE" || type.starts_with("PATH") ||
       (type.starts_with("PORT=PATH") && value.find('=') != std::string::npos)) {
     completion->files = true;
   }

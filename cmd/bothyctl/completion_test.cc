@@ -99,6 +99,8 @@ TEST_F(CompletionTest, OffersFilesWhereAPathIsDue) {
   EXPECT_TRUE(Files({"-a", ""}));
   EXPECT_TRUE(Files({"run", "--serial", "0=/r"}));
   EXPECT_FALSE(Files({"run", "--serial", "0"}));
+  EXPECT_TRUE(Files({"run", "--disk", "a"}));
+  EXPECT_TRUE(Files({"create", "--pmem="}));
   EXPECT_TRUE(Files({"modify", "scsi-disk", "add", "0:1", ""}));
   EXPECT_FALSE(Files({"modify", "scsi-disk", "add", ""}));
   EXPECT_FALSE(Files({"run", "--cpus", ""}));

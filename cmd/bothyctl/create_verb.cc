@@ -13,6 +13,9 @@ constexpr char kExamples[] =
     R"(  bothyctl -a vm.sock create --kernel vmlinuz --initrd initrd.img --cpus 2 --memory 2G \
       --cmdline console=ttyS0 --serial 0=/run/vm1-com1.sock
       a VM whose console a client of /run/vm1-com1.sock gets
+  bothyctl -a vm.sock create --kernel vmlinuz --cmdline root=/dev/sda1 \
+      --disk root.vhdx --disk tools.vhd,ro --pmem data.img
+      with two SCSI disks and persistent memory
   bothyctl -a vm.sock create --config vm1.json --memory 4G
       the VM that vm1.json describes, with more memory
   generate-config | bothyctl -a vm.sock create --config -

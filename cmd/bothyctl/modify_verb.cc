@@ -5,12 +5,12 @@
 #include <string>
 #include <utility>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "cmd/bothyctl/call.h"
 #include "cmd/bothyctl/command_line.h"
 #include "cmd/bothyctl/error_text.h"
 #include "cmd/bothyctl/host_path.h"
+#include "cmd/bothyctl/image_type.h"
 #include "cmd/bothyctl/modify_type.h"
 #include "cmd/bothyctl/option_types.h"
 #include "cmd/bothyctl/verbs.h"
@@ -35,13 +35,17 @@ struct DiskFlags {
   std::optional<DiskType> type;
   bool read_only = false;
 
-  // What the file's name says, if nobody said anything else.
-  [[nodiscard]] DiskType Type() const {
-    if (type) return *type;
-    const std::string name = absl::AsciiStrToLower(path);
-    if (name.ends_with(".vhdx")) return ::vmservice::SCSI_DISK_TYPE_VHDX;
-    if (name.ends_with(".vhd")) return ::vmservice::SCSI_DISK_TYPE_VHD1;
-    return ::vmservice::SCSI_DISK_TYPE_PHYSICAL;
+  // Puts them into a SCSIDisk or a VPMEMDisk. A removal needs no type, and guesses none: the disk
+  // that is there may have been added as another.
+  template <typename Disk>
+  void Apply(std::optional<::vmservice::ModifyType> change, Disk* disk) const {
+    disk->set_host_path(AbsolutePath(path));
+    if (type) {
+      disk->set_type(*type);
+    } else if (change != ::vmservice::REMOVE && !path.empty()) {
+      disk->set_type(GuessDiskType(disk->host_path()));
+    }
+    disk->set_read_only(read_only);
   }
 };
 
@@ -112,11 +116,14 @@ class Resources {
   }
 
   void AddScsiDisk() {
-    CLI::App* const verb = Add("scsi-disk", "A SCSI disk",
-                               "  bothyctl -a vm.sock modify scsi-disk add 0:3 /images/data.vhdx\n"
-                               "      plugs a disk into controller 0 as LUN 3\n"
-                               "  bothyctl -a vm.sock modify scsi-disk remove 0:3\n"
-                               "      unplugs it");
+    CLI::App* const verb =
+        Add("scsi-disk", "A SCSI disk",
+            "  bothyctl -a vm.sock modify scsi-disk add 0:3 /images/data.vhdx\n"
+            "      plugs a disk into controller 0 as LUN 3\n"
+            "  bothyctl -a vm.sock modify scsi-disk update 0:3 /images/new.vhdx\n"
+            "      changes its medium; with the same path: looks at its size\n"
+            "  bothyctl -a vm.sock modify scsi-disk remove 0:3\n"
+            "      unplugs it");
     AddParsed<std::pair<uint32_t, uint32_t>>(
         *verb, "place", "Where: controller and LUN", ParsePlace,
         [change = change_](std::pair<uint32_t, uint32_t> place) {
@@ -127,23 +134,20 @@ class Resources {
         ->required();
     AddDiskFlags(verb, /*path_required=*/false);
     Finish(verb, [](Change& change) {
-      auto* const disk = change.request.mutable_scsi_disk();
-      disk->set_host_path(AbsolutePath(change.disk.path));
-      if (!change.disk.path.empty()) disk->set_type(change.disk.Type());
-      disk->set_read_only(change.disk.read_only);
+      change.disk.Apply(change.type, change.request.mutable_scsi_disk());
     });
   }
 
   void AddVpmemDisk() {
     CLI::App* const verb = Add("vpmem-disk", "A persistent memory disk",
                                "  bothyctl -a vm.sock modify vpmem-disk add /images/root.img\n"
-                               "      appears in the guest as byte-addressable memory");
+                               "      appears in the guest as byte-addressable memory\n"
+                               "  bothyctl -a vm.sock --timeout 10s modify vpmem-disk remove "
+                               "/images/root.img\n"
+                               "      asks the guest to eject it, and waits for that");
     AddDiskFlags(verb, /*path_required=*/true);
     Finish(verb, [](Change& change) {
-      auto* const disk = change.request.mutable_vpmem_disk();
-      disk->set_host_path(AbsolutePath(change.disk.path));
-      disk->set_type(change.disk.Type());
-      disk->set_read_only(change.disk.read_only);
+      change.disk.Apply(change.type, change.request.mutable_vpmem_disk());
     });
   }
 
@@ -222,11 +226,8 @@ class Resources {
     verb->add_option("path", disk.path, "The image, or a block device")
         ->type_name("FILE")
         ->required(path_required);
-    AddChoice(*verb, "--type", &disk.type,
-              Choices<DiskType>{{"vhd1", ::vmservice::SCSI_DISK_TYPE_VHD1},
-                                {"vhdx", ::vmservice::SCSI_DISK_TYPE_VHDX},
-                                {"physical", ::vmservice::SCSI_DISK_TYPE_PHYSICAL}},
-              "The image's format; without: by its name (.vhd, .vhdx, else physical)");
+    AddChoice(*verb, "--type", &disk.type, DiskTypes(),
+              "The image's format; without: by its contents");
     verb->add_flag("--read-only", disk.read_only, "The guest can't write to it");
   }
 

@@ -17,6 +17,9 @@ namespace {
 constexpr char kExamples[] =
     R"(  bothyctl run --kernel vmlinuz --initrd initrd.img --cmdline "console=ttyS0 panic=-1"
       boots Linux in a server of its own, with its console here
+  bothyctl run --kernel vmlinuz --cmdline "console=ttyS0 root=/dev/sda1" --disk root.vhdx \
+      --disk tools.vhd,ro --pmem data.img
+      with a root file system on a SCSI disk, another one, and persistent memory
   bothyctl run --config vm1.json --memory 4G --timeline
       the VM of vm1.json with more memory; shows how long each step of its start took
   bothyctl run --kernel vmlinuz --cmdline console=ttyS0 </dev/null >console.log

@@ -76,6 +76,16 @@ void AddVmFlags(CLI::App& verb, VmFlags* flags) {
       "terminal; without: COM1",
       ParseSerialFlag, [flags](SerialFlag flag) { flags->serial.push_back(std::move(flag)); })
       ->type_name("PORT=PATH[,connect]");
+  AddParsed<DiskFlag>(
+      verb, "--disk",
+      "A SCSI disk: an image (VHD, VHDX or raw, by its contents unless type= says it) or a block "
+      "device; with \",ro\" the guest can't write to it. Without lun= it gets the first free one",
+      ParseDiskFlag, [flags](DiskFlag flag) { flags->disks.push_back(std::move(flag)); })
+      ->type_name("PATH[,ro][,type=vhd|vhdx|raw][,lun=N][,controller=N]");
+  AddParsed<DiskFlag>(
+      verb, "--pmem", "Persistent memory: an image, which the guest sees as byte-addressable",
+      ParsePmemFlag, [flags](DiskFlag flag) { flags->pmem.push_back(std::move(flag)); })
+      ->type_name("PATH[,ro][,type=vhd|vhdx|raw]");
   verb.add_flag("--guest-unpacks", flags->guest_unpacks,
                 "The guest unpacks its kernel itself, which keeps its address randomisation");
   CLI::Option* const populate = verb.add_flag(
@@ -115,6 +125,8 @@ absl::StatusOr<::vmservice::CreateVMRequest> BuildCreateRequest(const VmFlags& f
     if (serial.terminal) continue;
     SetSerialPort(serial.port, AbsolutePath(serial.socket_path), serial.connect, config);
   }
+  RETURN_IF_ERROR(AddScsiDisks(flags.disks, config));
+  AddPmemDisks(flags.pmem, config);
   for (const auto& [key, value] : flags.extra_data) (*config->mutable_extra_data())[key] = value;
   request.set_log_id(flags.log_id);
   return request;

@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "cmd/bothyctl/disk_flag.h"
 #include "cmd/bothyctl/serial_flag.h"
 #include "support/status.h"
 #include "vmservice.pb.h"
@@ -33,6 +34,8 @@ struct VmFlags {
   std::optional<uint32_t> cpus;
   std::optional<uint64_t> memory_mb;
   std::vector<SerialFlag> serial;
+  std::vector<DiskFlag> disks;
+  std::vector<DiskFlag> pmem;
   bool guest_unpacks = false;
   bool populate = false;
   bool overcommit = false;
@@ -52,8 +55,9 @@ void AddVmFlags(CLI::App& verb, VmFlags* flags);
 
 // The request that the flags, and the file they name, ask for. Paths on the command line become
 // absolute, since a server may run in another folder; those in the file stay. Serial ports that
-// are to be on the terminal aren't in it. Errors are ReadJsonFile's, and InvalidArgument for
-// --initrd, --cmdline or --guest-unpacks on top of a file that boots another way.
+// are to be on the terminal aren't in it. Errors are ReadJsonFile's, AddScsiDisks', and
+// InvalidArgument for --initrd, --cmdline or --guest-unpacks on top of a file that boots another
+// way.
 absl::StatusOr<::vmservice::CreateVMRequest> BuildCreateRequest(const VmFlags& flags);
 
 // The serial port that is to be on the terminal: what "PORT=-" says, else COM1 if neither flags

@@ -46,6 +46,22 @@ class VmFlagsTest : public ::testing::Test {
   const TestFolder folder_;
 };
 
+TEST_F(VmFlagsTest, TakesDisks) {
+  ExpectConfig({"--kernel", "/k", "--disk", "/nowhere/a.vhdx", "--disk", "/nowhere/b.vhd,ro",
+                "--disk", "/c,type=raw,controller=3,lun=7", "--pmem", "/nowhere/root.img,ro"},
+               R"({"direct_boot": {"kernel_path": "/k"},
+                   "memory_config": {"memory_mb": 512, "allow_overcommit": true},
+                   "devices_config": {
+                     "scsi_disks": [
+                       {"host_path": "/nowhere/a.vhdx", "type": "SCSI_DISK_TYPE_VHDX"},
+                       {"lun": 1, "host_path": "/nowhere/b.vhd", "type": "SCSI_DISK_TYPE_VHD1",
+                        "read_only": true},
+                       {"controller": 3, "lun": 7, "host_path": "/c",
+                        "type": "SCSI_DISK_TYPE_PHYSICAL"}],
+                     "vpmem_disks": [{"host_path": "/nowhere/root.img", "read_only": true,
+                                      "type": "SCSI_DISK_TYPE_PHYSICAL"}]}})");
+}
+
 TEST_F(VmFlagsTest, DescribesAVmAlone) {
   ExpectConfig({"--kernel", "/k", "--initrd", "/i", "--cmdline", "console=ttyS0 panic=-1", "--cpus",
                 "2", "--memory", "2G", "--serial", "1=/s,connect", "--guest-unpacks", "--on-reset",

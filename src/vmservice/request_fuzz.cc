@@ -6,12 +6,18 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
+#include <memory>
 #include <set>
+#include <stop_token>
 #include <string>
+#include <utility>
 
 #include "support/check.h"
 #include "support/log.h"
 #include "vmservice/create_request.h"
+#include "vmservice/modify_request.h"
+#include "vmservice/testing/recording_machine.h"
 #include "vmservice/unknown_fields.h"
 
 namespace bothy::vmservice {
@@ -23,7 +29,33 @@ bool IsPath(const std::string& text) {
   return !text.empty() && text.find('\0') == std::string::npos;
 }
 
+void CheckScsiPlace(const machine::ScsiDiskConfig& disk) {
+  CHECK(disk.controller < machine::kScsiControllers && disk.lun < machine::kScsiLuns);
+}
+
+void CheckDisks(const machine::MachineConfig& config) {
+  std::map<std::string, bool> read_only;  // by path: no image that is written to has two disks
+  const auto check_image = [&read_only](const machine::ImageConfig& image) {
+    CHECK(IsPath(image.path));
+    CHECK(image.type <= machine::ImageType::kPhysical);
+    const auto [first, added] = read_only.try_emplace(image.path, image.read_only);
+    CHECK(added || (first->second && image.read_only));
+  };
+  std::set<std::pair<uint32_t, uint32_t>> places;
+  for (const machine::ScsiDiskConfig& disk : config.scsi_disks) {
+    CheckScsiPlace(disk);
+    CHECK(places.emplace(disk.controller, disk.lun).second);
+    check_image(disk.image);
+  }
+  std::set<std::string> pmem;
+  for (const machine::PmemDiskConfig& disk : config.pmem_disks) {
+    CHECK(pmem.insert(disk.image.path).second);
+    check_image(disk.image);
+  }
+}
+
 void CheckConfig(const machine::MachineConfig& config) {
+  CheckDisks(config);
   const machine::MemoryConfig& memory = config.memory;
   // Sizes in MiB stay below 2^64 bytes.
   constexpr uint64_t kMaxMib = uint64_t{1} << 44;
@@ -66,6 +98,29 @@ void CheckCreate(const std::string& bytes) {
   }
 }
 
+void CheckModify(const std::string& bytes) {
+  wire::ModifyResourceRequest request;
+  if (!request.ParseFromString(bytes)) return;
+  const auto change = TranslateModifyRequest(request);
+  if (!change.ok()) {
+    CHECK(!change.status().message().empty());
+    return;
+  }
+  CHECK(!change->resource.empty());
+  RecordingMachine machine;
+  change->apply(machine, change->change, std::stop_token(), [](const absl::Status&) {});
+  CHECK(machine.changes.size() == 1);
+  const RecordingMachine::Change& applied = *machine.changes[0];
+  CHECK(applied.change == change->change);
+  if (applied.scsi.has_value()) {
+    CheckScsiPlace(*applied.scsi);
+    CHECK(applied.change == machine::Change::kRemove || IsPath(applied.scsi->image.path));
+  } else {
+    CHECK(applied.change != machine::Change::kUpdate);
+    CHECK(IsPath(applied.pmem->image.path));
+  }
+}
+
 }  // namespace
 }  // namespace bothy::vmservice
 
@@ -97,6 +152,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       break;
     case 5:
       Check<google::protobuf::Empty>(bytes);
+      break;
+    case 6:
+      CheckModify(bytes);
       break;
     default:
       CheckCreate(bytes);

@@ -268,6 +268,14 @@ TEST_F(VerbsTest, ModifySendsEachResource) {
          R"({"type": "ADD", "scsi_disk": {"controller": 1, "lun": 2, "host_path": "/d.VHDX",
                                           "type": "SCSI_DISK_TYPE_VHDX", "read_only": true}})");
   expect({"scsi-disk", "remove", "0:63"}, R"({"type": "REMOVE", "scsi_disk": {"lun": 63}})");
+  // By its place alone; what else is said has to fit the disk that is there, so nothing is guessed.
+  expect({"scsi-disk", "remove", "0:1", "/d.vhdx"},
+         R"({"type": "REMOVE", "scsi_disk": {"lun": 1, "host_path": "/d.vhdx"}})");
+  expect({"scsi-disk", "update", "0:1", "/d.img", "--type", "vhdx"},
+         R"({"type": "UPDATE", "scsi_disk": {"lun": 1, "host_path": "/d.img",
+                                             "type": "SCSI_DISK_TYPE_VHDX"}})");
+  expect({"vpmem-disk", "remove", "/root.img"},
+         R"({"type": "REMOVE", "vpmem_disk": {"host_path": "/root.img"}})");
   expect({"vpmem-disk", "add", "/root.img"},
          R"({"type": "ADD", "vpmem_disk": {"host_path": "/root.img",
                                            "type": "SCSI_DISK_TYPE_PHYSICAL"}})");

@@ -194,7 +194,7 @@ TEST_F(ScsiControllerTest, DataBothWaysWasNotNegotiated) {
 TEST_F(ScsiControllerTest, BuffersMayBeCutAnywhere) {
   PutRequest({0x28, 0, 0, 0, 0, 0, 0, 0, 1});
   std::vector<Buffer> buffers;
-  for (uint32_t i = 0; i < 3; ++i) buffers.push_back({kHeader + 17 * i, 17, false});
+  for (uint32_t i = 0; i < 3; ++i) buffers.push_back({kHeader + uint64_t{17} * i, 17, false});
   buffers.push_back({kAnswer, 11, true});
   // The answer's end and the data's beginning share a buffer.
   ASSERT_TRUE(ram_->Zero(kAnswer, 2048).ok());

@@ -139,7 +139,7 @@ class Machine {
         const bool harmless = address < kGuarded - 0x1000 || address >= kRamBytes;
         Put<uint64_t>(at, harmless ? address : 0x20000);
         Put<uint32_t>(at + 8, harmless && address < kRamBytes ? input.Take<uint16_t>() % 0x1000
-                                                             : input.Take<uint32_t>() | kRamBytes);
+                                                              : input.Take<uint32_t>() | kRamBytes);
         Put<uint16_t>(at + 12, input.Take<uint16_t>());
         Put<uint16_t>(at + 14, input.Take<uint16_t>());
         break;
@@ -153,7 +153,8 @@ class Machine {
         break;
       }
       case 3:  // guest memory: headers and data
-        Put<uint64_t>(0x8000 + input.Take<uint32_t>() % (kGuarded - 0x9000), input.Take<uint64_t>());
+        Put<uint64_t>(0x8000 + input.Take<uint32_t>() % (kGuarded - 0x9000),
+                      input.Take<uint64_t>());
         break;
       case 4: {  // a whole request, so that the SCSI layer is reached
         const uint64_t header = 0x10000;
@@ -163,7 +164,8 @@ class Machine {
         for (size_t i = 19; i < 35; ++i) bytes[i] = input.Take<uint8_t>();
         CHECK_OK(ram_->Write(header, bytes));
         Describe(2, 0, header, 51, 1, 1);
-        Describe(2, 1, 0x20000, input.Take<uint16_t>() % 0x1000, input.Take<uint8_t>() % 2 == 0 ? 1 : 3, 2);
+        Describe(2, 1, 0x20000, input.Take<uint16_t>() % 0x1000,
+                 input.Take<uint8_t>() % 2 == 0 ? 1 : 3, 2);
         Describe(2, 2, 0x30000, 108 + input.Take<uint16_t>() % 0x1000, 2, 0);
         const uint64_t ring = kQueueBase + 2 * kQueueStride + 16 * kQueueSize;
         const auto index = *ram_->ReadObject<uint16_t>(ring + 2);

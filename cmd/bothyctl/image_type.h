@@ -1,0 +1,18 @@
+// The type of a disk image that the command line didn't say.
+#pragma once
+
+#include <string>
+
+#include "cmd/bothyctl/option_types.h"
+#include "vmservice.pb.h"
+
+namespace bothy::bothyctl {
+
+// The words for DiskType, which several options take.
+const Choices<::vmservice::DiskType>& DiskTypes();
+
+// By its contents; where this process can't read them (another user's file, an image in use), by
+// its name: .vhd and .avhd, .vhdx and .avhdx, else physical.
+::vmservice::DiskType GuessDiskType(const std::string& path);
+
+}  // namespace bothy::bothyctl
