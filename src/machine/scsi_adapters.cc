@@ -49,7 +49,8 @@ class ScsiAdapters::Adapter {
     options.name = adapter->name_;
     options.request_queues = static_cast<uint16_t>(
         std::clamp<uint32_t>(host.processors, 1, virtio::kMaxScsiRequestQueues));
-    adapter->target_ = std::make_unique<scsi::Target>();
+    adapter->target_ = std::make_unique<scsi::Target>(
+        [&loop = adapter->loop()](std::function<void()> call) { loop.Post(std::move(call)); });
     adapter->controller_ =
         std::make_unique<ScsiController>(options, *adapter->target_, adapter->loop());
     ASSIGN_OR_RETURN(adapter->function_,
@@ -94,12 +95,17 @@ class ScsiAdapters::Adapter {
   // Opens an image on the adapter's thread, where `done` is called.
   void Open(const ImageConfig& image,
             std::function<void(absl::StatusOr<std::unique_ptr<disk::Disk>>)> done) {
-    loop().Post([this, image, done = std::move(done)] { Start(OpenDisk(loop(), image), done); });
+    loop().Post([this, image, done = std::move(done)] {
+      Start(OpenDisk(loop(), image), [done](absl::StatusOr<std::unique_ptr<disk::Disk>> disk) {
+        absl::Status status = disk.ok() ? scsi::CheckUnit(**disk, {}) : absl::OkStatus();
+        if (!status.ok()) disk = std::move(status);
+        done(std::move(disk));
+      });
+    });
   }
   // On the adapter's thread.
   void Attach(uint16_t lun, std::unique_ptr<disk::Disk> disk) {
-    std::string serial = UniqueSerial(*disk);
-    target_->Attach(lun, std::move(disk), std::move(serial));
+    CHECK_OK(target_->Attach(lun, std::move(disk), {}));
   }
   static void Close(std::unique_ptr<disk::Disk> disk, std::function<void(absl::Status)> done) {
     auto shared = std::make_shared<std::unique_ptr<disk::Disk>>(std::move(disk));
@@ -123,15 +129,6 @@ class ScsiAdapters::Adapter {
  private:
   Adapter(uint32_t number, const DeviceHost& host)
       : name_(absl::StrCat("scsi", number)), host_(host) {}
-
-  // Two disks of one chain have the format's identity in common: the second goes by its path.
-  std::string UniqueSerial(const disk::Disk& disk) {
-    std::string serial = SerialOf(disk);
-    bool taken = false;
-    target_->ForEachUnit(
-        [&](uint16_t, const scsi::LogicalUnit& unit) { taken |= unit.serial() == serial; });
-    return taken ? SerialOfPath(disk.path()) : serial;
-  }
 
   void OnChanges(std::function<void()> task) { host_.changes.Post(std::move(task)); }
 
@@ -278,14 +275,12 @@ void ScsiAdapters::Adapter::Swap(uint16_t lun, std::unique_ptr<disk::Disk> disk,
     Start(disk::Flush(**before), [this, lun, next, before, image, stop,
                                   done](const absl::Status& flushed) {
       if (!flushed.ok()) {
-        std::string serial = UniqueSerial(**before);
-        target_->PutMedium(lun, std::move(*before), std::move(serial));
+        target_->PutMedium(lun, std::move(*before), {}, scsi::Target::MediumChange::kUnchanged);
         return Close(std::move(*next), [this, done, flushed](const absl::Status&) {
           OnChanges([done, flushed] { done(WithContext(flushed, "scsi_disk.lun: flushing")); });
         });
       }
-      std::string serial = UniqueSerial(**next);
-      target_->PutMedium(lun, std::move(*next), std::move(serial));
+      target_->PutMedium(lun, std::move(*next), {});
       Close(std::move(*before), [this, lun, image, stop, done](const absl::Status& closed) {
         if (!closed.ok()) LogError(name_, std::string(closed.message()));
         OnChanges([this, lun, image, stop, done] {
@@ -307,8 +302,7 @@ void ScsiAdapters::Adapter::Reopen(uint16_t lun, const ImageConfig& image, const
         if (!closed.ok()) LogError(name_, std::string(closed.message()));
         Start(OpenDisk(loop(), image), [this, lun, image, before, done](auto disk) {
           if (disk.ok()) {
-            std::string serial = UniqueSerial(**disk);
-            target_->PutMedium(lun, *std::move(disk), std::move(serial));
+            target_->PutMedium(lun, *std::move(disk), {});
             return OnChanges([this, lun, image, done] {
               images_[lun] = image;
               Announce(ScsiController::Change::kMedium, lun, kGuestLooks, {},
@@ -318,12 +312,11 @@ void ScsiAdapters::Adapter::Reopen(uint16_t lun, const ImageConfig& image, const
           const absl::Status failed = WithContext(disk.status(), "scsi_disk.host_path");
           Start(OpenDisk(loop(), before), [this, lun, done, failed](auto again) {
             if (again.ok()) {
-              std::string serial = UniqueSerial(**again);
-              target_->PutMedium(lun, *std::move(again), std::move(serial));
+              target_->PutMedium(lun, *std::move(again), {},
+                                 scsi::Target::MediumChange::kUnchanged);
               return OnChanges([done, failed] { done(failed); });
             }
             // It was there a moment ago, and is gone or taken now: the place is empty.
-            target_->PutMedium(lun, nullptr, "");
             target_->Detach(lun, [](std::unique_ptr<disk::Disk>) {});
             OnChanges([this, lun, done, failed] {
               images_.erase(lun);
@@ -340,8 +333,7 @@ void ScsiAdapters::Adapter::Reopen(uint16_t lun, const ImageConfig& image, const
 void ScsiAdapters::Adapter::Refresh(uint16_t lun, const std::stop_token& stop,
                                     const ChangeDone& done) {
   loop().Post([this, lun, stop, done] {
-    const absl::Status status = target_->disk(lun)->Refresh();
-    if (status.ok()) target_->Raise(lun, scsi::kCapacityChanged);
+    const absl::Status status = target_->RefreshCapacity(lun).status();
     OnChanges([this, lun, stop, done, status] {
       if (!status.ok()) return done(WithContext(status, "scsi_disk.host_path"));
       Announce(ScsiController::Change::kCapacity, lun, kGuestLooks, stop,
@@ -357,29 +349,32 @@ void ScsiAdapters::Adapter::Inspect(inspect::Node& node) const {
   node.Value("task_management", counters.task_management);
   node.Value("io_engine", io_->loop().engine() == IoLoop::Engine::kUring ? "io_uring" : "threads");
   node.Child("luns", [this](inspect::Node& luns) {
-    target_->ForEachUnit([&](uint16_t lun, const scsi::LogicalUnit& unit) {
-      luns.Child(std::to_string(lun), [&](inspect::Node& one) {
-        const scsi::LogicalUnit::Counters c = unit.counters();
+    for (const scsi::UnitSnapshot& unit : target_->Snapshot()) {
+      luns.Child(std::to_string(unit.lun), [&](inspect::Node& one) {
+        const scsi::UnitCounters& c = unit.counters;
+        one.Value("serial", unit.description.serial);
+        one.Value("commands", c.commands);
+        one.Value("in_flight", c.in_flight);
         one.Value("reads", c.reads);
         one.Value("writes", c.writes);
         one.Value("flushes", c.flushes);
         one.Value("unmaps", c.unmaps);
         one.Value("read_bytes", c.read_bytes);
         one.Value("written_bytes", c.written_bytes);
+        one.Value("unmapped_bytes", c.unmapped_bytes);
+        one.Value("aborted", c.aborted);
+        one.Value("refused", c.refused);
         one.Value("errors", c.errors);
-        one.Value("last_error", unit.last_error());
-        one.Elsewhere("disk", [this, lun](inspect::Later later) {
+        one.Value("last_error", unit.last_error.has_value() ? unit.last_error->text : "");
+        one.Elsewhere("disk", [this, lun = unit.lun](inspect::Later later) {
           io_->loop().Post([this, lun, later = std::move(later)] {
             if (const disk::Disk* disk = target_->disk(lun); disk != nullptr) {
-              later.Describe([&](inspect::Node& facts) {
-                facts.Value("serial", target_->serial(lun));
-                Describe(*disk, facts);
-              });
+              later.Describe([&](inspect::Node& facts) { Describe(*disk, facts); });
             }
           });
         });
       });
-    });
+    }
   });
 }
 

@@ -8,6 +8,7 @@
 
 #include "disk/raw/raw_disk.h"
 #include "disk/testing/memory_storage.h"
+#include "support/check.h"
 #include "support/endian.h"
 #include "virtio/testing/driver_queue.h"
 
@@ -42,7 +43,7 @@ class ScsiControllerTest : public ::testing::Test {
     auto storage = std::make_unique<disk::MemoryStorage>();
     storage_ = storage.get();
     storage_->Truncate(kDiskBytes);
-    target_.Attach(3, *disk::OpenRawDisk(std::move(storage)), "SERIAL");
+    CHECK_OK(target_.Attach(3, *disk::OpenRawDisk(std::move(storage)), {}));
     controller_.Resume();
     std::vector<std::unique_ptr<Virtqueue>> queues;
     for (DriverQueue* driver : {&control_, &events_, &requests_}) {
@@ -136,7 +137,7 @@ class ScsiControllerTest : public ::testing::Test {
   DriverQueue requests_{*ram_, 0x5000, 16};
   std::unique_ptr<IoLoop> loop_ = *IoLoop::Create();
   disk::MemoryStorage* storage_ = nullptr;
-  scsi::Target target_;
+  scsi::Target target_{[this](std::function<void()> call) { loop_->Post(std::move(call)); }};
   FakeTransport transport_;
   ScsiController controller_{{.name = "scsi0", .request_queues = 1}, target_, *loop_};
 };

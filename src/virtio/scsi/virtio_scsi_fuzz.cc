@@ -61,7 +61,7 @@ class Machine {
       auto storage = std::make_unique<disk::MemoryStorage>();
       storages_.push_back(storage.get());
       storage->Truncate(kDiskBytes);
-      target_.Attach(lun, *disk::OpenRawDisk(std::move(storage)), "SERIAL");
+      CHECK_OK(target_.Attach(lun, *disk::OpenRawDisk(std::move(storage)), {}));
     }
     const std::vector<uint8_t> guard(kRamBytes - kGuarded, 0x5C);
     CHECK_OK(ram_->Write(kGuarded, guard));
@@ -210,7 +210,7 @@ class Machine {
 
   std::unique_ptr<memory::GuestMemory> ram_ = testing::TestRam(kRamBytes);
   std::unique_ptr<IoLoop> loop_ = *IoLoop::Create({.engine = IoLoop::Engine::kThreadPool});
-  scsi::Target target_;
+  scsi::Target target_{[this](std::function<void()> call) { loop_->Post(std::move(call)); }};
   QuietTransport transport_;
   ScsiController controller_{{.name = "scsi0", .request_queues = 2}, target_, *loop_};
   std::vector<disk::MemoryStorage*> storages_;
