@@ -160,6 +160,7 @@ void ScsiController::OnDoorbell(uint16_t queue) {
 
 void ScsiController::Resume() {
   quiesced_ = false;
+  target_.Resume();
   if (!serving()) return;
   if (const absl::Status status = events_.Resume(); !status.ok()) return Broken(status);
   for (size_t i = 0; i < queues_.size(); ++i) OnDoorbell(static_cast<uint16_t>(i));
