@@ -5,6 +5,7 @@
 #
 #   bothyctl disk convert build/debian/root.ext4 debian.vhdx
 #   bothyctl run --kernel build/guest/vmlinuz --initrd build/guest/initrd.img --disk debian.vhdx --cmdline "console=ttyS0 root=/dev/sda"
+# shellcheck disable=SC2016  # programs for other shells
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
