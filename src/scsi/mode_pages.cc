@@ -58,7 +58,7 @@ std::vector<LogicalUnit::ModePage> LogicalUnit::ModePages() const {
     data[1] = bytes;
     return data;
   };
-  const auto fixed = [](std::vector<uint8_t> values) {
+  const auto fixed = [](const std::vector<uint8_t>& values) {
     ModePage result = {.current = values, .changeable = values, .defaults = values};
     std::fill(result.changeable.begin() + 2, result.changeable.end(), uint8_t{0});
     return result;

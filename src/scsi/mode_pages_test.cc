@@ -6,7 +6,6 @@ namespace {
 
 using disk::Operation;
 using ::testing::ElementsAre;
-using ::testing::ElementsAreArray;
 
 const std::vector<uint8_t> kRecoveryPage = {0x01, 0x0A, 0xC0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
 const std::vector<uint8_t> kExceptionsPage = {0x1C, 0x0A, 0x08, 0, 0, 0, 0, 0, 0, 0, 0, 0};

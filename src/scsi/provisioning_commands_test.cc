@@ -154,7 +154,7 @@ TEST_F(ProvisioningTest, WriteSameOfZerosIsOneOperation) {
   ExpectGood(Run({.lun = 0, .cdb = Cdb(0x93, 16).Put8(1, 0x01).Put64(2, 2047).Put32(10, 1)}));
   EXPECT_THAT(seen_, ElementsAre(Seen{Operation::kWriteZeroes, 8192, 524288, false},
                                  Seen{Operation::kWriteZeroes, 0, 4096, true},
-                                 Seen{Operation::kWriteZeroes, 2047 * 512, 512, false}));
+                                 Seen{Operation::kWriteZeroes, uint64_t{2047} * 512, 512, false}));
 }
 
 TEST_F(ProvisioningTest, WriteSameRepeatsItsBlock) {
@@ -165,8 +165,8 @@ TEST_F(ProvisioningTest, WriteSameRepeatsItsBlock) {
   ExpectGood(command);
   EXPECT_EQ(command.residual, 88U);
   for (uint64_t lba = 7; lba < 1207; ++lba) ASSERT_EQ(Peek(disk_, lba * 512, 512), block);
-  EXPECT_EQ(Peek(disk_, 1207 * 512, 512), std::vector<uint8_t>(512));
-  EXPECT_EQ(Peek(disk_, 6 * 512, 512), std::vector<uint8_t>(512));
+  EXPECT_EQ(Peek(disk_, uint64_t{1207} * 512, 512), std::vector<uint8_t>(512));
+  EXPECT_EQ(Peek(disk_, uint64_t{6} * 512, 512), std::vector<uint8_t>(512));
 }
 
 TEST_F(ProvisioningTest, WriteSameChecksItsFields) {

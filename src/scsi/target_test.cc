@@ -9,7 +9,6 @@
 namespace bothy::scsi {
 namespace {
 
-using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
 
@@ -31,7 +30,7 @@ TEST_F(TargetTest, RefusesWhatCannotBeAttached) {
   EXPECT_EQ(attach(64, TestDisk()), absl::StatusCode::kInvalidArgument);
   disk::FakeDisk::Options odd = TestDisk();
   odd.geometry.logical_sector_bytes = 520;
-  odd.geometry.size_bytes = 520 * 100;
+  odd.geometry.size_bytes = uint64_t{520} * 100;
   EXPECT_EQ(attach(0, std::move(odd)), absl::StatusCode::kInvalidArgument);
   disk::FakeDisk::Options empty = TestDisk();
   empty.geometry.size_bytes = 0;
