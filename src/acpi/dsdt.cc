@@ -23,8 +23,11 @@ constexpr uint64_t kOscQuery = 1;
 constexpr uint64_t kOscUnrecognizedUuid = 1U << 2;
 constexpr uint64_t kOscUnrecognizedRevision = 1U << 3;
 constexpr uint64_t kOscCapabilitiesMasked = 1U << 4;
-// Native hot-plug, PME, AER and the PCI Express capability are the guest's; SHPC isn't there.
-constexpr uint64_t kOscGranted = 1U << 0 | 1U << 2 | 1U << 3 | 1U << 4;
+// Native hot-plug and the PCI Express capability are the guest's. No port here reports errors or
+// power management events, and what isn't granted isn't looked for at every boot.
+constexpr uint64_t kOscNativeHotPlug = 1U << 0;
+constexpr uint64_t kOscExpressCapability = 1U << 4;
+constexpr uint64_t kOscGranted = kOscNativeHotPlug | kOscExpressCapability;
 
 // Arg0: UUID, Arg1: revision, Arg2: count of dwords, Arg3: the dwords, changed in place.
 Code PciOsc() {

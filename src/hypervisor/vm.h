@@ -6,8 +6,10 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "hypervisor/interrupts.h"
 #include "support/status.h"
@@ -98,6 +100,43 @@ class Vcpu {
   virtual absl::Status RestorePowerOnState() = 0;
 };
 
+// Host memory to show the guest while the Vm runs.
+struct MemorySlotOptions {
+  uint64_t guest_physical = 0;  // page-aligned
+  std::span<uint8_t> host;      // page-aligned, not empty; must outlive the slot
+  // What the guest writes there reaches ExitHandler::MmioWrite instead of the memory.
+  bool read_only = false;
+  bool log_dirty = false;  // for TakeDirtyPages
+};
+
+// Host memory that the guest sees until the slot is destroyed. The destructor returns when no vCPU
+// can reach the memory any more. Slots must be destroyed before the Vm. Thread-safe.
+class MemorySlot {
+ public:
+  virtual ~MemorySlot() = default;
+  // Which pages (4 KiB) the guest has written since the last call, and forgets them: bit n % 64 of
+  // word n / 64 is page n. A page written while this runs is in this answer or in the next; what
+  // the host itself writes is in neither. FailedPrecondition without `log_dirty`.
+  virtual absl::StatusOr<std::vector<uint64_t>> TakeDirtyPages() = 0;
+};
+
+// Guest writes that ring an eventfd instead of leaving guest code for user space.
+struct DoorbellOptions {
+  uint64_t guest_physical = 0;
+  // 1, 2, 4 or 8: writes of that many bytes at exactly that address. 0: of any size, which is the
+  // fastest kind, since the hypervisor needn't look at the instruction.
+  uint32_t size_bytes = 0;
+  std::optional<uint64_t> match = std::nullopt;  // only writes of this value; not with a size of 0
+  int event_fd = -1;                             // must outlive the doorbell
+};
+
+// Attached until it is destroyed, which must be before the Vm is. Reads, and writes that don't
+// match, go to the ExitHandler as ever. Thread-safe.
+class Doorbell {
+ public:
+  virtual ~Doorbell() = default;
+};
+
 class Vm {
  public:
   virtual ~Vm() = default;
@@ -105,11 +144,20 @@ class Vm {
   // Maps `host` bytes as guest RAM at `guest_physical`, both page-aligned. They must outlive the
   // Vm.
   virtual absl::Status MapRam(uint64_t guest_physical, std::span<uint8_t> host) = 0;
+  // The same for memory that comes and goes. Any thread, also while vCPUs run. AlreadyExists when
+  // the guest has memory there, ResourceExhausted when the hypervisor has no slot left.
+  virtual absl::StatusOr<std::unique_ptr<MemorySlot>> MapMemory(
+      const MemorySlotOptions& options) = 0;
+  // Any thread, also while vCPUs run. AlreadyExists when there is the same doorbell already.
+  virtual absl::StatusOr<std::unique_ptr<Doorbell>> AttachDoorbell(
+      const DoorbellOptions& options) = 0;
   // A vCPU with APIC id `index`, of `count` in the machine. Vcpus must be destroyed before the Vm.
   virtual absl::StatusOr<std::unique_ptr<Vcpu>> CreateVcpu(uint32_t index, uint32_t count) = 0;
   // The interrupt line of an input of the interrupt controllers; lines must be destroyed before the
   // Vm.
   virtual std::unique_ptr<IrqLine> CreateIrqLine(uint32_t gsi) = 0;
+  // Costs nothing until its EventFd is asked for. Any thread; must be destroyed before the Vm.
+  virtual std::unique_ptr<MsiRoute> CreateMsiRoute() = 0;
 
   // Guest clocks (paravirtual clock, TSC, PIT) stand still between StopClocks and StartClocks. Only
   // while no vCPU runs. StartClocks without a StopClocks before it does nothing.

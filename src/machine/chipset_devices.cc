@@ -7,13 +7,11 @@
 
 namespace bothy::machine {
 
-ChipsetDevices::ChipsetDevices(const memory::Layout& layout, hypervisor::Vm& vm, EventLoop& control,
-                               chipset::PowerSink& power)
+ChipsetDevices::ChipsetDevices(hypervisor::Vm& vm, EventLoop& control, chipset::PowerSink& power)
     : acpi_pm_(control, clock_, vm.CreateIrqLine(chipset::kSciIrq), power),
       rtc_(control, clock_, vm.CreateIrqLine(chipset::kRtcIrq)),
       reset_control_(power),
       keyboard_reset_(power),
-      host_bridge_(layout.ecam),
       irq3_(vm.CreateIrqLine(3)),
       irq4_(vm.CreateIrqLine(4)) {}
 
@@ -22,22 +20,26 @@ absl::StatusOr<std::unique_ptr<ChipsetDevices>> ChipsetDevices::Create(const Mac
                                                                        hypervisor::Vm& vm,
                                                                        EventLoop& control,
                                                                        chipset::PowerSink& power) {
-  auto devices = std::unique_ptr<ChipsetDevices>(new ChipsetDevices(layout, vm, control, power));
-  RETURN_IF_ERROR(devices->RegisterFixedDevices(layout));
+  auto devices = std::unique_ptr<ChipsetDevices>(new ChipsetDevices(vm, control, power));
+  RETURN_IF_ERROR(devices->RegisterFixedDevices());
+  RETURN_IF_ERROR(devices->AddPci(config, layout, vm));
   RETURN_IF_ERROR(devices->AddSerialPorts(config, control));
   return devices;
 }
 
-absl::Status ChipsetDevices::RegisterFixedDevices(const memory::Layout& layout) {
+absl::Status ChipsetDevices::RegisterFixedDevices() {
   RETURN_IF_ERROR(ports_.Register(chipset::kPmBase, chipset::kPmSize, acpi_pm_));
   RETURN_IF_ERROR(ports_.Register(chipset::kRtcBase, chipset::kRtcSize, rtc_));
   RETURN_IF_ERROR(ports_.Register(chipset::kResetControlPort, 1, reset_control_));
   RETURN_IF_ERROR(ports_.Register(chipset::kKeyboardCommandPort, 1, keyboard_reset_));
-  RETURN_IF_ERROR(
-      ports_.Register(pci::kConfigPortsBase, pci::kConfigPortsSize, pci_.config_ports()));
-  RETURN_IF_ERROR(mmio_.Register(layout.ecam.base, layout.ecam.size, pci_.ecam()));
-  RETURN_IF_ERROR(pci_.root_bus().Attach({0, 0}, host_bridge_));
-  units_ = {&acpi_pm_, &rtc_, &reset_control_, &pci_};
+  units_ = {&acpi_pm_, &rtc_, &reset_control_};
+  return absl::OkStatus();
+}
+
+absl::Status ChipsetDevices::AddPci(const MachineConfig& config, const memory::Layout& layout,
+                                    hypervisor::Vm& vm) {
+  ASSIGN_OR_RETURN(pci_, PciTopology::Create(layout, config.pci.hotplug_ports, vm, ports_, mmio_));
+  units_.push_back(&pci_->complex());
   return absl::OkStatus();
 }
 

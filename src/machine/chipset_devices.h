@@ -20,9 +20,8 @@
 #include "hypervisor/vm.h"
 #include "inspect/node.h"
 #include "machine/config.h"
+#include "machine/pci_topology.h"
 #include "memory/layout.h"
-#include "pci/host_bridge.h"
-#include "pci/root_complex.h"
 #include "support/event_loop.h"
 #include "support/state_unit.h"
 
@@ -48,15 +47,18 @@ class ChipsetDevices final : public hypervisor::ExitHandler {
   }
 
   [[nodiscard]] chipset::GuestClock& clock() { return clock_; }
+  [[nodiscard]] PciTopology& pci() { return *pci_; }
+  [[nodiscard]] const PciTopology& pci() const { return *pci_; }
   // In the order they start.
   [[nodiscard]] const std::vector<StateUnit*>& units() const { return units_; }
   // A directory a device. Any thread.
   void Inspect(inspect::Node& node) const;
 
  private:
-  ChipsetDevices(const memory::Layout& layout, hypervisor::Vm& vm, EventLoop& control,
-                 chipset::PowerSink& power);
-  absl::Status RegisterFixedDevices(const memory::Layout& layout);
+  ChipsetDevices(hypervisor::Vm& vm, EventLoop& control, chipset::PowerSink& power);
+  absl::Status RegisterFixedDevices();
+  absl::Status AddPci(const MachineConfig& config, const memory::Layout& layout,
+                      hypervisor::Vm& vm);
   absl::Status AddSerialPorts(const MachineConfig& config, EventLoop& control);
 
   struct SerialPort {
@@ -72,8 +74,7 @@ class ChipsetDevices final : public hypervisor::ExitHandler {
   chipset::Rtc rtc_;
   chipset::ResetControl reset_control_;
   chipset::KeyboardReset keyboard_reset_;
-  pci::RootComplex pci_;
-  pci::HostBridge host_bridge_;
+  std::unique_ptr<PciTopology> pci_;
   chipset::SharedIrqLine irq3_;  // COM2 and COM4
   chipset::SharedIrqLine irq4_;  // COM1 and COM3
   std::vector<SerialPort> serial_ports_;

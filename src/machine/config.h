@@ -71,6 +71,10 @@ struct PowerActions {
   PowerAction crash = PowerAction::kHalt;
 };
 
+struct PciConfig {
+  uint32_t hotplug_ports = 16;  // slots that devices can come and go in; up to kMaxRootPorts
+};
+
 struct MachineConfig {
   MemoryConfig memory;
   ProcessorConfig processors;
@@ -78,6 +82,7 @@ struct MachineConfig {
   std::vector<SerialPortConfig> serial_ports;  // distinct ports
   std::vector<ScsiDiskConfig> scsi_disks;      // distinct places, in the order of the request
   std::vector<PmemDiskConfig> pmem_disks;      // distinct paths, in the order of the request
+  PciConfig pci;
   PowerActions power;
 };
 

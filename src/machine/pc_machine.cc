@@ -12,6 +12,8 @@
 #include "boot/kernel_image.h"
 #include "hypervisor/kvm/kvm.h"
 #include "machine/chipset_devices.h"
+#include "machine/pci_topology.h"
+#include "machine/pluggable_devices.h"
 #include "machine/processors.h"
 #include "memory/guest_memory.h"
 #include "support/check.h"
@@ -71,15 +73,13 @@ class PcMachine final : public Machine, private chipset::PowerSink {
   std::unique_ptr<GuestMemory> memory_;
   std::unique_ptr<hypervisor::Vm> vm_;
   std::unique_ptr<ChipsetDevices> chipset_;
+  std::unique_ptr<PluggableDevices> devices_;
   std::unique_ptr<Processors> processors_;
 };
 
 absl::StatusOr<std::unique_ptr<Machine>> PcMachine::Create(
     std::shared_ptr<hypervisor::Hypervisor> hypervisor, EventLoop& control,
     const MachineConfig& config, PowerObserver observer, const std::stop_token& stop) {
-  if (!config.scsi_disks.empty() || !config.pmem_disks.empty()) {
-    return absl::UnimplementedError("devices_config: this build doesn't support disks");
-  }
   const hypervisor::HostLimits& limits = hypervisor->limits();
   if (config.processors.count > limits.max_vcpus) {
     return absl::InvalidArgumentError(
@@ -91,6 +91,7 @@ absl::StatusOr<std::unique_ptr<Machine>> PcMachine::Create(
                              .low_mmio_gap_bytes = config.memory.low_mmio_gap_mib * kMiB,
                              .high_mmio_base_bytes = config.memory.high_mmio_base_mib * kMiB,
                              .high_mmio_gap_bytes = config.memory.high_mmio_gap_mib * kMiB,
+                             .pci_buses = PciTopology::BusCount(config.pci.hotplug_ports),
                              .physical_address_bits = limits.physical_address_bits});
   if (!layout.ok()) {
     return absl::Status(layout.status().code(),
@@ -181,6 +182,8 @@ absl::Status PcMachine::BuildHardware(EventLoop& control) {
   }
   ASSIGN_OR_RETURN(chipset_,
                    ChipsetDevices::Create(config_, memory_->layout(), *vm_, control, *this));
+  ASSIGN_OR_RETURN(devices_,
+                   PluggableDevices::Create(config_, chipset_->pci(), *vm_, *memory_, control));
   std::vector<std::unique_ptr<hypervisor::Vcpu>> vcpus;
   for (uint32_t i = 0; i < config_.processors.count; ++i) {
     ASSIGN_OR_RETURN(vcpus.emplace_back(), vm_->CreateVcpu(i, config_.processors.count));
@@ -218,6 +221,7 @@ absl::Status PcMachine::Resume() {
   RETURN_IF_ERROR(vm_->StartClocks());
   chipset_->clock().Start();
   for (StateUnit* unit : chipset_->units()) unit->Start();
+  devices_->units().StartAll();
   running_ = true;
   processors_->Start();
   return absl::OkStatus();
@@ -227,6 +231,7 @@ absl::Status PcMachine::Pause() {
   if (!running_) return absl::OkStatus();
   processors_->Stop();
   running_ = false;
+  devices_->units().StopAll();
   const std::vector<StateUnit*>& units = chipset_->units();
   for (auto unit = units.rbegin(); unit != units.rend(); ++unit) (*unit)->Stop();
   chipset_->clock().Stop();
@@ -236,6 +241,7 @@ absl::Status PcMachine::Pause() {
 absl::Status PcMachine::Restart() {
   CHECK(!running_);
   for (StateUnit* unit : chipset_->units()) unit->Reset();
+  devices_->units().ResetAll();
   RETURN_IF_ERROR(memory_->DiscardAll());
   RETURN_IF_ERROR(vm_->RestorePowerOnState());
   for (size_t i = 0; i < processors_->count(); ++i) {
@@ -257,20 +263,22 @@ MachineStats PcMachine::Stats() const {
           .vcpu_runtime_ns = processors_->RuntimeNs()};
 }
 
-void PcMachine::ModifyScsiDisk(Change /*change*/, ScsiDiskConfig /*disk*/, std::stop_token /*stop*/,
+void PcMachine::ModifyScsiDisk(Change change, ScsiDiskConfig disk, std::stop_token stop,
                                ChangeDone done) {
-  done(absl::UnimplementedError("scsi_disk: this build doesn't support SCSI disks"));
+  devices_->ModifyScsiDisk(change, std::move(disk), std::move(stop), std::move(done));
 }
 
-void PcMachine::ModifyPmemDisk(Change /*change*/, PmemDiskConfig /*disk*/, std::stop_token /*stop*/,
+void PcMachine::ModifyPmemDisk(Change change, PmemDiskConfig disk, std::stop_token stop,
                                ChangeDone done) {
-  done(absl::UnimplementedError("vpmem_disk: this build doesn't support persistent memory"));
+  devices_->ModifyPmemDisk(change, std::move(disk), std::move(stop), std::move(done));
 }
 
 void PcMachine::Inspect(inspect::Node& root) const {
   root.Child("memory", *memory_);
   root.Child("processors", *processors_);
   root.Child("chipset", *chipset_);
+  root.Child("pci", chipset_->pci());
+  root.Child("devices", *devices_);
 }
 
 }  // namespace

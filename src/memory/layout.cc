@@ -100,6 +100,11 @@ absl::StatusOr<Layout> ComputeLayout(const LayoutOptions& options) {
     }
     layout.ram.push_back({{above, left}, offset});
   }
+  // RAM that can be plugged later and doesn't fit below the window lies right behind it.
+  const uint64_t ram_above = max_high_ram - std::min(max_high_ram, base - k4GiB);
+  const uint64_t top =
+      std::min(address_limit, AlignUp(layout.pci_mmio64.end() + ram_above, kWindowAlignment));
+  layout.device_memory = {top, address_limit - top};
   return layout;
 }
 
@@ -121,6 +126,7 @@ void Layout::Inspect(inspect::Node& node) const {
     }
   });
   range(node, "pci_mmio64", pci_mmio64);
+  range(node, "device_memory", device_memory);
 }
 
 }  // namespace bothy::memory

@@ -8,6 +8,7 @@
 //   4 GiB             high RAM, first part         up to the 64-bit MMIO window
 //   high MMIO base    64-bit MMIO window           64-bit PCI BARs
 //   behind it         high RAM that didn't fit below the window
+//   above that        memory of devices that is no BAR, up to the CPU's limit
 #pragma once
 
 #include <cstdint>
@@ -62,6 +63,9 @@ struct Layout {
   // at ECAM.
   std::vector<AddressRange> pci_mmio32;
   AddressRange pci_mmio64;  // the 64-bit window
+  // Above all the rest, up to the CPU's limit: memory of devices that is no BAR (persistent
+  // memory). Empty when nothing is left.
+  AddressRange device_memory;
 
   void Inspect(inspect::Node& node) const;
 };

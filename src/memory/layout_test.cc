@@ -147,5 +147,22 @@ INSTANTIATE_TEST_SUITE_P(
                  .high_mmio_gap_bytes = uint64_t{1} << 40,
                  .physical_address_bits = 40}}));
 
+TEST(LayoutTest, DeviceMemoryLiesAboveEverythingElse) {
+  const auto small = ComputeLayout({.ram_bytes = 1 * kGiB, .physical_address_bits = 40});
+  ASSERT_TRUE(small.ok());
+  EXPECT_EQ(small->device_memory.base, small->pci_mmio64.end());
+  EXPECT_EQ(small->device_memory.end(), uint64_t{1} << 40);
+  // RAM behind the window, and RAM that may still come there.
+  const auto large = ComputeLayout({.ram_bytes = 16 * kGiB,
+                                    .max_ram_bytes = 32 * kGiB,
+                                    .high_mmio_base_bytes = 8 * kGiB,
+                                    .physical_address_bits = 40});
+  ASSERT_TRUE(large.ok());
+  EXPECT_EQ(large->device_memory.base, large->pci_mmio64.end() + 25 * kGiB);
+  const auto full = ComputeLayout({.ram_bytes = 1 * kGiB, .physical_address_bits = 36});
+  ASSERT_TRUE(full.ok());
+  EXPECT_LE(full->device_memory.end(), uint64_t{1} << 36);
+}
+
 }  // namespace
 }  // namespace bothy::memory

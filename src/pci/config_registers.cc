@@ -18,6 +18,12 @@ void ConfigRegisters::Define(uint16_t offset, const Register& rule) {
   write_one_to_clear_[index] = rule.write_one_to_clear;
 }
 
+void ConfigRegisters::Redefine(uint16_t offset, uint32_t reset, uint32_t mask) {
+  const size_t index = Index(offset);
+  reset_[index] = (reset_[index] & ~mask) | (reset & mask);
+  Set(offset, reset, mask);
+}
+
 void ConfigRegisters::Write(uint16_t offset, uint32_t value, uint32_t enabled) {
   const size_t index = Index(offset);
   const uint32_t written = writable_[index] & enabled;

@@ -26,6 +26,8 @@ class ConfigRegisters {
 
   // `offset` is a multiple of 4 below kConfigSpaceBytes here and below.
   void Define(uint16_t offset, const Register& rule);
+  // Replaces the bits of `mask` now and after a reset, and keeps their rules.
+  void Redefine(uint16_t offset, uint32_t reset, uint32_t mask);
 
   // What the guest does.
   [[nodiscard]] uint32_t Read(uint16_t offset) const { return value_[Index(offset)]; }
@@ -49,9 +51,26 @@ class ConfigRegisters {
 inline constexpr uint16_t kIdRegister = 0x00;       // vendor, device
 inline constexpr uint16_t kCommandRegister = 0x04;  // command, status
 inline constexpr uint16_t kClassRegister = 0x08;    // revision, class code
+inline constexpr uint16_t kHeaderRegister = 0x0C;   // cache line, latency timer, header type, BIST
+inline constexpr uint16_t kBarRegisters = 0x10;
+inline constexpr uint16_t kSubsystemRegister = 0x2C;    // of type 0 headers
+inline constexpr uint16_t kCapabilitiesPointer = 0x34;  // offset of the first capability
+inline constexpr uint16_t kInterruptRegister = 0x3C;    // line, pin; of bridges also their control
+inline constexpr uint16_t kFirstCapability = 0x40;      // capabilities lie from here on
 
 inline constexpr uint32_t kCommandMemory = 1U << 1;
 inline constexpr uint32_t kCommandBusMaster = 1U << 2;
+inline constexpr uint32_t kCommandParity = 1U << 6;
 inline constexpr uint32_t kCommandSerr = 1U << 8;
+inline constexpr uint32_t kCommandNoInterruptLine = 1U << 10;
+inline constexpr uint32_t kStatusCapabilities = 1U << 20;
+inline constexpr uint32_t kHeaderTypeBridge = 1U << 16;
+inline constexpr uint32_t kHeaderMultifunction = 1U << 23;
+
+// Capability ids (PCI Code and ID Assignment, 2).
+inline constexpr uint8_t kCapabilityMsi = 0x05;
+inline constexpr uint8_t kCapabilityVendorSpecific = 0x09;
+inline constexpr uint8_t kCapabilityExpress = 0x10;
+inline constexpr uint8_t kCapabilityMsix = 0x11;
 
 }  // namespace bothy::pci

@@ -37,6 +37,10 @@ class Function {
   virtual void WriteConfig(uint16_t offset, uint32_t value, uint32_t enabled) = 0;
   // Back to the state after power-on. Only while no vCPU runs.
   virtual void Reset() = 0;
+  // The bus it is on is reset, or its slot has lost power, while the machine runs: as a reset, but
+  // without what firmware has set up, and all of it before this returns that the guest can see. On
+  // a vCPU thread or on that which unplugs it. Nothing happens to functions on bus 0.
+  virtual void BusReset() {}
 };
 
 }  // namespace bothy::pci

@@ -46,7 +46,19 @@ void RootComplex::Reset() {
   root_bus_.Reset();
 }
 
-const Bus* RootComplex::Route(uint64_t bus) const { return bus == 0 ? &root_bus_ : nullptr; }
+absl::Status RootComplex::AttachPort(DeviceFunction where, RootPort& port) {
+  RETURN_IF_ERROR(root_bus_.Attach(where, port));
+  ports_.push_back(&port);
+  return absl::OkStatus();
+}
+
+const Bus* RootComplex::Route(uint64_t bus) const {
+  if (bus == 0) return &root_bus_;
+  for (const RootPort* port : ports_) {
+    if (const Bus* behind = port->BusNumbered(bus); behind != nullptr) return behind;
+  }
+  return nullptr;
+}
 
 uint32_t RootComplex::ReadWord(uint64_t ecam_offset) const {
   const Bus* bus = Route(ecam_offset >> 20);

@@ -5,8 +5,11 @@
 // 7.2.2) for all 4 KiB. The guest chooses addresses, sizes and alignment; anything that crosses
 // double words is taken apart. What isn't there reads as all ones.
 //
+// Buses behind root ports are reached by the numbers that the guest gave them; there is one a port.
+//
 //   RootComplex pci;
 //   pci.root_bus().Attach({0, 0}, host_bridge);
+//   pci.AttachPort({1, 0}, root_port);
 //   ports.Register(kConfigPortsBase, kConfigPortsSize, pci.config_ports());
 //   mmio.Register(layout.ecam.base, layout.ecam.size, pci.ecam());
 //
@@ -16,9 +19,11 @@
 #include <atomic>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "chipset/bus.h"
 #include "pci/bus.h"
+#include "pci/root_port.h"
 #include "support/state_unit.h"
 
 namespace bothy::pci {
@@ -33,6 +38,8 @@ class RootComplex final : public StateUnit {
   RootComplex& operator=(const RootComplex&) = delete;
 
   [[nodiscard]] Bus& root_bus() { return root_bus_; }
+  // Puts a port on bus 0, for good, before the guest runs. As Bus::Attach.
+  absl::Status AttachPort(DeviceFunction where, RootPort& port);
   // For kConfigPortsBase.
   [[nodiscard]] chipset::IoDevice& config_ports() { return config_ports_; }
   // For a window of 1 MiB a bus, bus 0 first, up to 256.
@@ -78,6 +85,7 @@ class RootComplex final : public StateUnit {
   void WriteBytes(uint64_t ecam_offset, std::span<const uint8_t> data) const;
 
   Bus root_bus_;
+  std::vector<const RootPort*> ports_;
   ConfigPorts config_ports_;
   Ecam ecam_;
 };

@@ -4,7 +4,7 @@
 #include <system_error>
 
 #include "support/event_loop.h"
-#include "support/io_engines.h"
+#include "support/io_engine.h"
 
 namespace bothy {
 

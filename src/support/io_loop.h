@@ -2,9 +2,10 @@
 //
 // Everything of one loop happens on one thread, the one inside Run or RunUntil, so what hangs off
 // it (a disk, a device's queues) needs no locks. Two engines with the same behaviour: io_uring,
-// where the loop sleeps in the ring and a read costs one system call, and, where the host forbids
-// io_uring, a pool of threads that make plain system calls. Only Post and Stop may be called from
-// other threads.
+// where the loop sleeps in the ring and one system call hands over all that was begun since, and,
+// where the host forbids io_uring, a pool of threads that make plain system calls. With both, what
+// the page cache can do at once the loop's thread does itself (direct_transfers.h says when). Only
+// Post and Stop may be called from other threads.
 //
 // Unlike EventLoop, which is for sockets and timers, an IoLoop is for files and eventfds.
 #pragma once
@@ -74,7 +75,8 @@ class IoLoop {
 
   // Runs until Stop. What is under way stays under way.
   virtual void Run() = 0;
-  // Runs until `done()`, which is asked after every completion.
+  // Runs until `done()`, which is asked whenever something has completed. The thread that first
+  // runs the loop, with either of the two, is the loop's thread for good.
   virtual void RunUntil(const std::function<bool()>& done) = 0;
   virtual void Stop() = 0;
 

@@ -1,30 +1,40 @@
-#include <fcntl.h>
 #include <liburing.h>
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <unistd.h>
 
-#include <atomic>
+#include <array>
 #include <cerrno>
 #include <cstring>
+#include <deque>
 #include <unordered_set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "support/blocking_pool.h"
 #include "support/check.h"
-#include "support/io_engines.h"
-#include "support/posted_tasks.h"
+#include "support/io_engine.h"
 
 namespace bothy {
 namespace {
 
-constexpr unsigned kEntries = 256;
+constexpr unsigned kSubmissions = 256;
+// Room for the completion of everything that the ring is given, and of watches besides.
+constexpr unsigned kCompletions = 1024;
+// Operations in the ring; more wait for their turn, so that completions can't overflow.
+constexpr size_t kMostInRing = 768;
 
 // What a completion is about, in the low bits of its user data.
 enum Tag : uint64_t { kOperation = 0, kWatch = 1, kWake = 2, kIgnored = 3 };
 constexpr uint64_t kTagMask = 3;
 
-class UringLoop final : public IoLoop {
+// One system call a turn: it hands over what was prepared since, and sleeps in the ring.
+// What the user data of a completion points to.
+template <typename T>
+T& PointerTo(uint64_t data) {
+  return *reinterpret_cast<T*>(data);  // NOLINT(performance-no-int-to-ptr): the ring keeps numbers
+}
+
+class UringLoop final : public IoEngine {
  public:
   static absl::StatusOr<std::unique_ptr<IoLoop>> Create(const Options& options) {
     UniqueFd wake(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
@@ -33,73 +43,20 @@ class UringLoop final : public IoLoop {
     RETURN_IF_ERROR(loop->Initialize());
     return loop;
   }
-
   ~UringLoop() override {
-    CHECK(in_flight_ == 0);
     if (initialized_) ::io_uring_queue_exit(&ring_);
-    for (WatchState* state : watches_) delete state;
-  }
-
-  void Read(int fd, std::span<const iovec> buffers, uint64_t offset, Operation& op) override {
-    io_uring_sqe* sqe = Prepare(op);
-    ::io_uring_prep_readv(sqe, fd, buffers.data(), static_cast<unsigned>(buffers.size()), offset);
-    Tie(sqe, op);
-  }
-  void Write(int fd, std::span<const iovec> buffers, uint64_t offset, Operation& op) override {
-    io_uring_sqe* sqe = Prepare(op);
-    ::io_uring_prep_writev(sqe, fd, buffers.data(), static_cast<unsigned>(buffers.size()), offset);
-    Tie(sqe, op);
-  }
-  void Fsync(int fd, Sync what, Operation& op) override {
-    io_uring_sqe* sqe = Prepare(op);
-    ::io_uring_prep_fsync(sqe, fd, what == Sync::kData ? IORING_FSYNC_DATASYNC : 0);
-    Tie(sqe, op);
-  }
-  void Fallocate(int fd, int mode, uint64_t offset, uint64_t length, Operation& op) override {
-    io_uring_sqe* sqe = Prepare(op);
-    ::io_uring_prep_fallocate(sqe, fd, mode, static_cast<off_t>(offset),
-                              static_cast<off_t>(length));
-    Tie(sqe, op);
-  }
-  void RunBlocking(std::function<int64_t()> call, Operation& op) override {
-    ++in_flight_;
-    pool_.Run([this, call = std::move(call), &op] {
-      const int64_t result = call();
-      Post([this, &op, result] {
-        --in_flight_;
-        op.Complete(result);
-      });
-    });
+    // Those whose Watch is gone, but which the ring had not let go of.
+    for (WatchState* state : watches_) {
+      CHECK(state->dead);
+      delete state;
+    }
   }
 
   std::unique_ptr<Watch> WatchEvent(int fd, std::function<void()> on_event) override {
     auto* state = new WatchState{.fd = fd, .on_event = std::move(on_event)};
     watches_.insert(state);
-    Arm(*state);
+    if (enabled_) Arm(*state);
     return std::make_unique<UringWatch>(*this, *state);
-  }
-
-  void Post(std::function<void()> task) override { posted_.Post(std::move(task)); }
-  void Stop() override {
-    stopped_.store(true, std::memory_order_release);
-    posted_.Post([] {});
-  }
-
-  void Run() override {
-    RunUntil([this] { return stopped_.load(std::memory_order_acquire); });
-  }
-  void RunUntil(const std::function<bool()>& done) override {
-    Enable();
-    while (!done()) {
-      if (posted_.RunAll()) {
-        if (done()) return;
-        // Completions get their turn between two rounds of tasks.
-        Enter(/*wait=*/false);
-      } else {
-        Enter(posted_.MaySleep());
-      }
-      Reap();
-    }
   }
   [[nodiscard]] Engine engine() const override { return Engine::kUring; }
 
@@ -107,9 +64,9 @@ class UringLoop final : public IoLoop {
   struct WatchState {
     int fd = -1;
     std::function<void()> on_event;
-    bool armed = false;  // a poll is in the ring
-    bool dead = false;   // its Watch is gone; freed when the ring has let go of it
-    bool firing = false;
+    bool armed = false;   // a poll is in the ring
+    bool dead = false;    // its Watch is gone; freed when the ring has let go of it
+    bool firing = false;  // on_event is being called
   };
   class UringWatch final : public Watch {
    public:
@@ -121,21 +78,25 @@ class UringLoop final : public IoLoop {
     WatchState& state_;
   };
 
-  UringLoop(const Options& options, UniqueFd wake)
-      : posted_(std::move(wake)), pool_(options.pool_threads) {}
+  UringLoop(const Options& options, UniqueFd wake) : IoEngine(options, std::move(wake)) {}
 
   absl::Status Initialize() {
-    // Completions are only worked on when the loop asks for them, by the one thread that runs it:
-    // it isn't known yet which, so the ring starts disabled. Linux 6.1; older ones take less.
-    constexpr unsigned kBest = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
-                               IORING_SETUP_R_DISABLED | IORING_SETUP_CLAMP;
+    // Completions are worked on when the loop asks for them, and only then, by the one thread that
+    // runs it; which that is isn't known yet, so the ring starts disabled. Linux 6.1; 5.19; 5.11.
+    constexpr unsigned kAlways = IORING_SETUP_R_DISABLED | IORING_SETUP_CQSIZE;
+    constexpr std::array<unsigned, 3> kChoices = {
+        kAlways | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
+            IORING_SETUP_TASKRUN_FLAG,
+        kAlways | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG, kAlways};
     int error = 0;
-    for (const unsigned flags : {kBest, unsigned{IORING_SETUP_R_DISABLED}}) {
+    for (const unsigned flags : kChoices) {
       io_uring_params params{};
       params.flags = flags;
-      error = -::io_uring_queue_init_params(kEntries, &ring_, &params);
+      params.cq_entries = kCompletions;
+      error = -::io_uring_queue_init_params(kSubmissions, &ring_, &params);
       if (error != 0) continue;
       initialized_ = true;
+      tells_of_work_ = (flags & IORING_SETUP_TASKRUN_FLAG) != 0;
       constexpr unsigned kNeeded = IORING_FEAT_NODROP | IORING_FEAT_EXT_ARG;
       if ((params.features & kNeeded) != kNeeded) error = ENOSYS;
       break;
@@ -143,38 +104,69 @@ class UringLoop final : public IoLoop {
     if (error != 0) {
       return absl::FailedPreconditionError(
           absl::StrCat("io_uring: ", std::strerror(error),
-                       "; needs Linux 5.11 and kernel.io_uring_disabled at 0"));
+                       "; needs Linux 5.11 or newer and kernel.io_uring_disabled at 0"));
     }
     return absl::OkStatus();
   }
 
-  // The thread that runs the loop first is the one that submits.
-  void Enable() {
-    if (std::exchange(enabled_, true)) return;
+  void BeforeFirstTurn() override {
     CHECK(::io_uring_enable_rings(&ring_) == 0);
+    enabled_ = true;
     ArmWake();
+    for (WatchState* state : watches_) Arm(*state);
   }
 
+  void Begin(const FileCall& call) override {
+    // In order: what waits has the right of way.
+    if (!waiting_.empty() || !Prepare(call)) waiting_.push_back(call);
+  }
+
+  // False when there is no room.
+  bool Prepare(const FileCall& call) {
+    if (in_ring_ == kMostInRing) return false;
+    io_uring_sqe* sqe = ::io_uring_get_sqe(&ring_);
+    if (sqe == nullptr) {
+      Enter(/*wait=*/false);
+      sqe = ::io_uring_get_sqe(&ring_);
+      if (sqe == nullptr) return false;
+    }
+    const auto count = static_cast<unsigned>(call.buffers.size());
+    switch (call.kind) {
+      case FileCall::Kind::kRead:
+        ::io_uring_prep_readv(sqe, call.fd, call.buffers.data(), count, call.offset);
+        break;
+      case FileCall::Kind::kWrite:
+        ::io_uring_prep_writev(sqe, call.fd, call.buffers.data(), count, call.offset);
+        break;
+      case FileCall::Kind::kSync:
+        ::io_uring_prep_fsync(sqe, call.fd, 0);
+        break;
+      case FileCall::Kind::kDataSync:
+        ::io_uring_prep_fsync(sqe, call.fd, IORING_FSYNC_DATASYNC);
+        break;
+      case FileCall::Kind::kAllocate:
+        ::io_uring_prep_fallocate(sqe, call.fd, call.mode, static_cast<off_t>(call.offset),
+                                  static_cast<off_t>(call.length));
+        break;
+    }
+    if (call.elsewhere) ::io_uring_sqe_set_flags(sqe, IOSQE_ASYNC);
+    ::io_uring_sqe_set_data64(sqe, reinterpret_cast<uint64_t>(call.op) | kOperation);
+    ++in_ring_;
+    return true;
+  }
+
+  // For polls, once the ring is enabled; the kernel takes what is prepared unless it has no memory.
   io_uring_sqe* Slot() {
     io_uring_sqe* sqe = ::io_uring_get_sqe(&ring_);
     while (sqe == nullptr) {
-      // Full: hand over what is there. Only with DEFER_TASKRUN may that not make room at once.
       Enter(/*wait=*/false);
       sqe = ::io_uring_get_sqe(&ring_);
     }
     return sqe;
   }
-  io_uring_sqe* Prepare(Operation&) {
-    ++in_flight_;
-    return Slot();
-  }
-  static void Tie(io_uring_sqe* sqe, Operation& op) {
-    ::io_uring_sqe_set_data64(sqe, reinterpret_cast<uint64_t>(&op) | kOperation);
-  }
-
   void ArmWake() {
     io_uring_sqe* sqe = Slot();
-    ::io_uring_prep_poll_multishot(sqe, posted_.wake_fd(), POLLIN);
+    ::io_uring_prep_poll_multishot(sqe, posted().wake_fd(), POLLIN);
     ::io_uring_sqe_set_data64(sqe, kWake);
   }
   void Arm(WatchState& state) {
@@ -200,20 +192,26 @@ class UringLoop final : public IoLoop {
     delete &state;
   }
 
+  void Turn(bool sleep) override {
+    // Without sleeping, the kernel is only entered when that does something.
+    const bool prepared = ::io_uring_sq_ready(&ring_) != 0;
+    if (sleep || prepared || !tells_of_work_ || KernelHasWork()) Enter(sleep);
+    Reap();
+    while (!waiting_.empty() && Prepare(waiting_.front())) waiting_.pop_front();
+  }
+  [[nodiscard]] bool KernelHasWork() const {
+    constexpr unsigned kWork = IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW;
+    return (__atomic_load_n(ring_.sq.kflags, __ATOMIC_RELAXED) & kWork) != 0;
+  }
+
   // Hands over what was prepared and, if `wait`, sleeps until something has completed.
   void Enter(bool wait) {
     if (!enabled_) return;
-    while (true) {
-      int result = 0;
-      if (wait) {
-        result = ::io_uring_submit_and_wait(&ring_, 1);
-      } else {
-        result = ::io_uring_submit_and_get_events(&ring_);
-      }
-      // EBUSY: the completion queue is full, which Reap will see to; EAGAIN: no memory just now.
-      if (result >= 0 || result == -EINTR || result == -EBUSY || result == -EAGAIN) return;
-      CHECK(result >= 0);
-    }
+    const int result =
+        wait ? ::io_uring_submit_and_wait(&ring_, 1) : ::io_uring_submit_and_get_events(&ring_);
+    // EBUSY: completions overflowed, which Reap sees to; EAGAIN: no memory just now. What couldn't
+    // be handed over stays prepared.
+    CHECK(result >= 0 || result == -EINTR || result == -EBUSY || result == -EAGAIN);
   }
 
   void Reap() {
@@ -222,19 +220,19 @@ class UringLoop final : public IoLoop {
     while (::io_uring_peek_cqe(&ring_, &cqe) == 0) {
       const uint64_t data = cqe->user_data;
       const int32_t result = cqe->res;
-      const uint32_t flags = cqe->flags;
+      const bool more = (cqe->flags & IORING_CQE_F_MORE) != 0;
       ::io_uring_cqe_seen(&ring_, cqe);
       switch (data & kTagMask) {
         case kOperation:
-          --in_flight_;
-          reinterpret_cast<Operation*>(data)->Complete(result);
+          --in_ring_;
+          Finish(PointerTo<Operation>(data), result);
           break;
         case kWatch:
-          OnWatch(*reinterpret_cast<WatchState*>(data & ~kTagMask), flags);
+          OnWatch(PointerTo<WatchState>(data & ~kTagMask), result, more);
           break;
         case kWake:
-          posted_.DrainWake();
-          if ((flags & IORING_CQE_F_MORE) == 0) ArmWake();
+          posted().DrainWake();
+          if (!more) ArmWake();
           break;
         default:
           break;
@@ -242,9 +240,11 @@ class UringLoop final : public IoLoop {
     }
   }
 
-  void OnWatch(WatchState& state, uint32_t flags) {
-    state.armed = (flags & IORING_CQE_F_MORE) != 0;
+  void OnWatch(WatchState& state, int32_t result, bool more) {
+    state.armed = more;
     if (!state.dead) {
+      // Anything else would be a descriptor that can't be watched, or was closed too soon.
+      CHECK(result >= 0 || result == -ENOMEM || result == -ECANCELED);
       uint64_t count = 0;
       if (::read(state.fd, &count, sizeof count) == sizeof count) {
         state.firing = true;
@@ -263,11 +263,10 @@ class UringLoop final : public IoLoop {
   io_uring ring_{};
   bool initialized_ = false;
   bool enabled_ = false;
-  size_t in_flight_ = 0;
+  bool tells_of_work_ = false;  // whether KernelHasWork is to be relied on
+  size_t in_ring_ = 0;          // operations, prepared ones included
+  std::deque<FileCall> waiting_;
   std::unordered_set<WatchState*> watches_;
-  PostedTasks posted_;
-  BlockingPool pool_;  // its threads post
-  std::atomic<bool> stopped_{false};
 };
 
 }  // namespace

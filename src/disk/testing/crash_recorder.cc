@@ -10,8 +10,7 @@ constexpr uint64_t kSectorBytes = 512;
 }  // namespace
 
 CrashRecorder::CrashRecorder(MemoryStorage& memory)
-    : memory_(memory), base_size_(memory.size()), base_(memory.size()) {
-  memory_.Peek(0, base_);
+    : memory_(memory), base_size_(memory.size()), base_(memory.chunks()) {
   memory_.on_request = [this](const Request& request) {
     Record(request);
     return absl::OkStatus();
@@ -70,8 +69,8 @@ void CrashRecorder::Replay(size_t count, uint64_t seed, MemoryStorage& to) const
     if (flush.at <= count) durable = std::max(durable, flush.covered);
   }
   std::mt19937_64 random(seed);
+  for (const auto& [index, bytes] : base_) to.Poke(index * MemoryStorage::kChunkBytes, bytes);
   to.Truncate(base_size_);
-  to.Poke(0, base_);
   for (size_t i = 0; i < count; ++i) {
     const Event& event = events_[i];
     const bool keep = i < durable || seed == 0;

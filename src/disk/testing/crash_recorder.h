@@ -60,7 +60,7 @@ class CrashRecorder final : public Storage {
 
   MemoryStorage& memory_;
   uint64_t base_size_;
-  std::vector<uint8_t> base_;
+  MemoryStorage::Chunks base_;
   std::vector<Event> events_;
   std::vector<FlushDone> flushes_;
   std::map<const Request*, size_t> flushing_;

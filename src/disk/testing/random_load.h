@@ -18,14 +18,16 @@ namespace bothy::disk {
 
 // `fallback`, or what the environment variable BOTHY_DISK_OPERATIONS says, for long rounds.
 uint64_t OperationsOr(uint64_t fallback);
+// `seed`, shifted by the environment variable BOTHY_DISK_SEED where there is one: another run.
+uint64_t SeedFrom(uint64_t seed);
 
 class RandomLoad {
  public:
   struct Options {
     uint64_t seed = 1;
     uint32_t max_in_flight = 16;
-    uint32_t max_sectors = 64;       // of most requests
-    uint32_t large_sectors = 2048;   // of one in sixteen
+    uint32_t max_sectors = 64;      // of most requests
+    uint32_t large_sectors = 2048;  // of one in sixteen
     bool discard = true;
     // Operations that fail don't fail the load: their sectors may hold the old or the new.
     bool allow_errors = false;

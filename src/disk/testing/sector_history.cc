@@ -63,9 +63,9 @@ std::string SectorHistory::CheckFrom(uint64_t sector, std::span<const uint8_t> b
     }
     if (Matches(sector, {.kind = Kind::kZero}, bytes)) return "";
   }
-  std::string message = absl::StrCat("sector ", sector, " holds write ",
-                                     LoadLe<uint64_t>(bytes.data() + 8), " of sector ",
-                                     LoadLe<uint64_t>(bytes.data()), ", expected one of");
+  std::string message =
+      absl::StrCat("sector ", sector, " holds write ", LoadLe<uint64_t>(bytes.data() + 8),
+                   " of sector ", LoadLe<uint64_t>(bytes.data()), ", expected one of");
   for (size_t i = first; i < entries.size(); ++i) {
     absl::StrAppend(&message, entries[i].kind == Kind::kWritten
                                   ? absl::StrCat(" ", entries[i].number)

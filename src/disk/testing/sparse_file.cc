@@ -34,8 +34,9 @@ void LoadSparse(const std::string& path, MemoryStorage& storage) {
     if (data < 0) break;
     const off_t hole = ::lseek(file.get(), data, SEEK_HOLE);
     for (at = data; at < hole;) {
-      const ssize_t part = ::pread(
-          file.get(), bytes.data(), std::min<size_t>(bytes.size(), static_cast<size_t>(hole - at)), at);
+      const ssize_t part =
+          ::pread(file.get(), bytes.data(),
+                  std::min<size_t>(bytes.size(), static_cast<size_t>(hole - at)), at);
       CHECK(part > 0);
       storage.Poke(static_cast<uint64_t>(at), std::span(bytes).first(static_cast<size_t>(part)));
       at += part;

@@ -10,6 +10,7 @@ namespace bothy::disk::vhd1 {
 namespace {
 
 constexpr size_t kWritesInFlight = 64;
+constexpr size_t kReclaimedAtOnce = 256;
 // Changes of the table after which a commit begins by itself, and after which writes wait for it.
 constexpr size_t kManyChanges = 512;
 constexpr size_t kTooManyChanges = 2048;
@@ -101,7 +102,7 @@ Task<absl::Status> DynamicDisk::RunCommit() {
   space_.EndCommit(status.ok());
   if (status.ok()) {
     // An error here costs room and nothing else; it is tried again after the next commit.
-    const absl::Status reclaimed = co_await space_.Reclaim();
+    const absl::Status reclaimed = co_await space_.Reclaim(kReclaimedAtOnce);
     static_cast<void>(reclaimed);
   }
   co_return status;
@@ -115,7 +116,7 @@ Task<absl::Status> DynamicDisk::Close() {
   }
   absl::Status status = co_await Commit();
   if (status.ok()) {
-    absl::Status trimmed = co_await space_.Reclaim();
+    absl::Status trimmed = co_await space_.Reclaim(SIZE_MAX);
     if (trimmed.ok()) trimmed = co_await space_.Trim();
     status = trimmed;
   }

@@ -10,12 +10,10 @@
 namespace bothy::disk::vhd1 {
 namespace {
 
-// So that a guest's pages are pages of the file.
-constexpr uint64_t kPageBytes = 4096;
 // Slack made at once. It takes no room in a sparse file.
 constexpr uint64_t kSlackBytes = 64 << 20;
-// Locations are 32 bits of sectors, of which the last means "unused".
-constexpr uint64_t kMaxFileBytes = (uint64_t{BlockTable::kUnused} - 1) * kSectorBytes;
+// Freed blocks made available at once when one is needed.
+constexpr size_t kReclaimedAtOnce = 64;
 
 uint64_t RoundUp(uint64_t value, uint64_t unit) { return (value + unit - 1) / unit * unit; }
 
@@ -28,19 +26,7 @@ FileSpace::FileSpace(Storage& storage, const Image& image, BlockTable& table,
       table_(table),
       in_flight_(in_flight),
       span_(image.block_span()),
-      alignment_(kPageBytes),
-      footer_offset_(image.footer_offset) {
-  // The largest images only fit into what locations can express when nothing is lost between.
-  const uint64_t aligned = RoundUp(span_, kPageBytes) * image.blocks();
-  if (aligned > kMaxFileBytes - std::min(kMaxFileBytes, image.table_end() + kPageBytes)) {
-    alignment_ = kSectorBytes;
-  }
-}
-
-uint64_t FileSpace::AlignBlock(uint64_t offset) const {
-  const uint64_t bitmap = image_.header->bitmap_bytes();
-  return RoundUp(offset + bitmap, alignment_) - bitmap;
-}
+      footer_offset_(image.footer_offset) {}
 
 uint32_t FileSpace::Take() {
   if (!scanned_) return BlockTable::kUnused;
@@ -49,7 +35,7 @@ uint32_t FileSpace::Take() {
     ready_.pop_back();
     return location;
   }
-  const uint64_t offset = AlignBlock(data_end_);
+  const uint64_t offset = image_.AlignBlock(data_end_);
   if (offset + span_ > zero_end_) return BlockTable::kUnused;
   data_end_ = offset + span_;
   return static_cast<uint32_t>(offset / kSectorBytes);
@@ -65,21 +51,25 @@ void FileSpace::BeginCommit() {
 }
 
 void FileSpace::EndCommit(bool durable) {
-  std::vector<Freed>& to = durable ? reclaimable_ : freed_;
-  to.insert(to.end(), committing_.begin(), committing_.end());
+  if (durable) {
+    reclaimable_.insert(reclaimable_.end(), committing_.begin(), committing_.end());
+  } else {
+    freed_.insert(freed_.end(), committing_.begin(), committing_.end());
+  }
   committing_.clear();
 }
 
-Task<absl::Status> FileSpace::Reclaim() {
+Task<absl::Status> FileSpace::Reclaim(size_t most) {
   if (reclaiming_) co_return absl::OkStatus();
   reclaiming_ = true;
   absl::Status status;
-  while (status.ok() && !reclaimable_.empty() &&
-         in_flight_.EndedBefore(reclaimable_.front().number)) {
+  for (; most != 0 && status.ok() && !reclaimable_.empty() &&
+         in_flight_.EndedBefore(reclaimable_.front().number);
+       --most) {
     const uint32_t location = reclaimable_.front().location;
     status = co_await WriteZeroes(storage_, location * kSectorBytes, span_);
     if (!status.ok()) break;
-    reclaimable_.erase(reclaimable_.begin());
+    reclaimable_.pop_front();
     ready_.push_back(location);
   }
   reclaiming_ = false;
@@ -107,15 +97,20 @@ Task<absl::Status> FileSpace::GrowOnce() {
     CO_RETURN_IF_ERROR(status);
     scanned_ = true;
   }
+  if (ready_.empty()) {
+    // Where that fails there may still be room behind.
+    const absl::Status reclaimed = co_await Reclaim(kReclaimedAtOnce);
+    static_cast<void>(reclaimed);
+  }
   if (!ready_.empty()) co_return absl::OkStatus();
-  const uint64_t begin = AlignBlock(data_end_);
+  const uint64_t begin = image_.AlignBlock(data_end_);
   if (begin + span_ <= zero_end_) co_return absl::OkStatus();
   if (begin + span_ > kMaxFileBytes) {
     co_return absl::ResourceExhaustedError(
         absl::StrCat("the file can't be larger than ", kMaxFileBytes, " bytes"));
   }
   // A small image grows by a part of itself, a large one by no more than kSlackBytes.
-  const uint64_t stride = RoundUp(span_, alignment_);
+  const uint64_t stride = image_.AlignBlock(begin + span_) - begin;
   const uint64_t slack = std::min(kSlackBytes, begin);
   const uint64_t more =
       std::min(std::max<uint64_t>(slack / stride, 1), (kMaxFileBytes - begin) / stride);
@@ -131,11 +126,12 @@ Task<absl::Status> FileSpace::Scan() {
     if (entry.platform_code == 0 || entry.data_offset > footer_offset_) continue;
     if (room <= footer_offset_ - entry.data_offset) end = std::max(end, entry.data_offset + room);
   }
+  std::vector<uint32_t> locations;
   absl::Status damage;
-  const auto look = [this, &end, &damage](uint32_t block, uint32_t location) {
+  const auto look = [this, &locations, &damage](uint32_t block, uint32_t location) {
     const uint64_t offset = location * kSectorBytes;
     if (offset + span_ <= storage_.size() && !image_.OverlapsMetadata(offset, span_)) {
-      end = std::max(end, offset + span_);
+      locations.push_back(location);
     } else if (damage.ok()) {
       // Growing the file would let such a block turn into one that is another's.
       damage = Damaged(table_.EntryOffset(block), absl::StrCat("BAT[", block, "]"),
@@ -145,15 +141,28 @@ Task<absl::Status> FileSpace::Scan() {
   absl::Status status = co_await table_.ForEachInFile(look);
   CO_RETURN_IF_ERROR(status);
   CO_RETURN_IF_ERROR(damage);
-  // Freed blocks whose entries are gone from the file.
-  for (const uint32_t location : ready_) {
-    end = std::max(end, location * kSectorBytes + span_);
-  }
-  for (const Freed& freed : reclaimable_) {
-    end = std::max(end, freed.location * kSectorBytes + span_);
+  // Freed blocks, whose entries may be gone from the file: the lists have them already.
+  locations.insert(locations.end(), ready_.begin(), ready_.end());
+  for (const Freed& freed : freed_) locations.push_back(freed.location);
+  for (const Freed& freed : committing_) locations.push_back(freed.location);
+  for (const Freed& freed : reclaimable_) locations.push_back(freed.location);
+  FindHoles(locations, end);
+  co_return absl::OkStatus();
+}
+
+// Room between blocks that an earlier session's discards left.
+void FileSpace::FindHoles(std::vector<uint32_t>& locations, uint64_t end) {
+  std::ranges::sort(locations);
+  // A table that isn't before the blocks hides holes: what is before it isn't looked at.
+  for (const uint32_t location : locations) {
+    const uint64_t block = location * kSectorBytes;
+    for (uint64_t hole = image_.AlignBlock(end); hole + span_ <= block;
+         hole = image_.AlignBlock(hole + span_)) {
+      reclaimable_.push_back({.location = static_cast<uint32_t>(hole / kSectorBytes), .number = 0});
+    }
+    end = std::max(end, block + span_);
   }
   data_end_ = RoundUp(end, kSectorBytes);
-  co_return absl::OkStatus();
 }
 
 // What lies between the last block and the footer was never used, or it was by blocks that a crash
@@ -174,7 +183,6 @@ Task<absl::Status> FileSpace::TakeLeftoverSlack() {
 }
 
 Task<absl::Status> FileSpace::MoveFooter(uint64_t slack_end) {
-  const uint64_t old_footer = footer_offset_;
   const uint64_t old_size = storage_.size();
   const auto bytes = image_.footer.Encode();
   const std::span<const uint8_t> footer(bytes);
@@ -189,8 +197,9 @@ Task<absl::Status> FileSpace::MoveFooter(uint64_t slack_end) {
     co_return undone.ok() ? status : undone;
   }
   footer_offset_ = slack_end;
-  if (old_size > old_footer) {
-    status = co_await WriteZeroes(storage_, old_footer, old_size - old_footer);
+  // The old footer, and what an attempt that failed here left before it.
+  if (old_size > zero_end_) {
+    status = co_await WriteZeroes(storage_, zero_end_, old_size - zero_end_);
     CO_RETURN_IF_ERROR(status);
   }
   zero_end_ = slack_end;
@@ -198,14 +207,19 @@ Task<absl::Status> FileSpace::MoveFooter(uint64_t slack_end) {
 }
 
 Task<absl::Status> FileSpace::Trim() {
-  if (!scanned_) co_return absl::OkStatus();
+  if (!scanned_) {
+    // Nothing was added; what was freed may be at the end.
+    if (ready_.empty()) co_return absl::OkStatus();
+    absl::Status scanned = co_await Scan();
+    CO_RETURN_IF_ERROR(scanned);
+  }
   std::ranges::sort(ready_);
   uint64_t end = data_end_;
   while (!ready_.empty() && ready_.back() * kSectorBytes + span_ == end) {
     // What is before it may be the alignment's gap, in which nothing is.
     end = ready_.back() * kSectorBytes;
     ready_.pop_back();
-    if (!ready_.empty() && AlignBlock(ready_.back() * kSectorBytes + span_) == end) {
+    if (!ready_.empty() && image_.AlignBlock(ready_.back() * kSectorBytes + span_) == end) {
       end = ready_.back() * kSectorBytes + span_;
     }
   }

@@ -6,7 +6,7 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
+#include <deque>
 #include <vector>
 
 #include "disk/storage.h"
@@ -36,8 +36,8 @@ class FileSpace {
   void Free(uint32_t location);
   void BeginCommit();
   void EndCommit(bool durable);
-  // Gives free blocks' room back to the host and makes it available.
-  Task<absl::Status> Reclaim();
+  // Gives up to `most` free blocks' room back to the host and makes it available.
+  Task<absl::Status> Reclaim(size_t most);
 
   // Gives the slack back. After everything is committed and nothing is in flight.
   Task<absl::Status> Trim();
@@ -48,8 +48,8 @@ class FileSpace {
     uint64_t number = 0;  // the first request that can't know it
   };
 
-  [[nodiscard]] uint64_t AlignBlock(uint64_t offset) const;
   Task<absl::Status> Scan();
+  void FindHoles(std::vector<uint32_t>& locations, uint64_t end);
   Task<absl::Status> TakeLeftoverSlack();
   Task<absl::Status> MoveFooter(uint64_t slack_end);
   Task<absl::Status> GrowOnce();
@@ -58,8 +58,7 @@ class FileSpace {
   const Image& image_;
   BlockTable& table_;
   const InFlightList& in_flight_;
-  uint64_t span_;       // bytes of a block with its bitmap
-  uint64_t alignment_;  // of a block's data
+  const uint64_t span_;  // bytes of a block with its bitmap
   uint64_t footer_offset_;
   // Set by Scan: where the last block ends, and up to where zeros follow it.
   bool scanned_ = false;
@@ -67,7 +66,8 @@ class FileSpace {
   uint64_t zero_end_ = 0;
 
   std::vector<uint32_t> ready_;
-  std::vector<Freed> freed_, committing_, reclaimable_;
+  std::vector<Freed> freed_, committing_;
+  std::deque<Freed> reclaimable_;
   bool reclaiming_ = false;
   bool growing_ = false;
   absl::Status grow_status_;

@@ -11,6 +11,10 @@ namespace bothy::disk::vhd1 {
 namespace {
 
 constexpr uint64_t kTableEntryBytes = 4;
+// So that a guest's pages are pages of the file.
+constexpr uint64_t kPageBytes = 4096;
+
+uint64_t RoundUp(uint64_t value, uint64_t unit) { return (value + unit - 1) / unit * unit; }
 
 bool Overlap(uint64_t a, uint64_t a_length, uint64_t b, uint64_t b_length) {
   return a < b + b_length && b < a + a_length;
@@ -24,6 +28,12 @@ uint32_t Image::blocks() const {
 
 uint64_t Image::table_end() const {
   return header->table_offset + uint64_t{header->max_table_entries} * kTableEntryBytes;
+}
+
+uint64_t Image::AlignBlock(uint64_t offset) const {
+  const uint64_t all = table_end() + kPageBytes + RoundUp(block_span(), kPageBytes) * blocks();
+  const uint64_t bitmap = header->bitmap_bytes();
+  return RoundUp(offset + bitmap, all > kMaxFileBytes ? kSectorBytes : kPageBytes) - bitmap;
 }
 
 bool Image::OverlapsMetadata(uint64_t offset, uint64_t length) const {

@@ -22,6 +22,9 @@ struct FooterCopies {
   uint64_t last_offset = 0;
 };
 
+// Locations in the table are 32 bits of sectors, of which the last value means "unused".
+inline constexpr uint64_t kMaxFileBytes = (uint64_t{UINT32_MAX} - 1) * 512;
+
 struct Image {
   Footer footer;
   // Where the last footer begins; for a file that lost it, the file's end.
@@ -36,6 +39,9 @@ struct Image {
   [[nodiscard]] uint64_t table_end() const;
   // Bytes of a block with its bitmap.
   [[nodiscard]] uint64_t block_span() const { return header->bitmap_bytes() + header->block_size; }
+  // Where the first block at or behind `offset` goes: its data begins on a page of the file, unless
+  // the image is so large that what is lost between blocks would not fit into it.
+  [[nodiscard]] uint64_t AlignBlock(uint64_t offset) const;
   // Whether a block at `offset` would lie on the footer's copy, the header or the table.
   [[nodiscard]] bool OverlapsMetadata(uint64_t offset, uint64_t length) const;
 };

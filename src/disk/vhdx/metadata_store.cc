@@ -289,9 +289,14 @@ Task<absl::Status> MetadataStore::FlushStorage() {
   co_return status;
 }
 
+Task<absl::Status> MetadataStore::WaitUntilIdle() {
+  while (running_) co_await idle_.Wait();
+  co_return absl::OkStatus();
+}
+
 Task<absl::Status> MetadataStore::Finish() {
   absl::Status status = co_await Commit();
-  while (running_) co_await idle_.Wait();
+  absl::Status idle = co_await WaitUntilIdle();
   CO_RETURN_IF_ERROR(status);
   if (!dirty_.empty()) co_return failure_;
   status = co_await FlushStorage();

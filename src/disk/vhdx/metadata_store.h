@@ -131,6 +131,8 @@ class MetadataStore {
   // All structures of the file end before it; told before a page that says so is marked.
   void set_structures_end(uint64_t bytes) { structures_end_ = bytes; }
 
+  // Returns when no commit is under way.
+  Task<absl::Status> WaitUntilIdle();
   // Everything to its place and the log empty. Nothing else may be under way.
   Task<absl::Status> Finish();
 

@@ -22,11 +22,13 @@ struct CountHeader {
 static_assert(sizeof(CountHeader) == 8);
 static_assert(sizeof(kvm_cpuid_entry2) == 40);
 static_assert(sizeof(kvm_msr_entry) == 16);
+static_assert(sizeof(kvm_irq_routing_entry) == 48);
 
 inline constexpr unsigned long kGetSupportedCpuid = _IOWR(KVMIO, 0x05, CountHeader);
 inline constexpr unsigned long kSetCpuid2 = _IOW(KVMIO, 0x90, CountHeader);
 inline constexpr unsigned long kGetMsrs = _IOWR(KVMIO, 0x88, CountHeader);
 inline constexpr unsigned long kSetMsrs = _IOW(KVMIO, 0x89, CountHeader);
+inline constexpr unsigned long kSetGsiRouting = _IOW(KVMIO, 0x6a, CountHeader);
 
 // A header and its entries in one block of memory, as the ioctls take it.
 template <typename Entry>

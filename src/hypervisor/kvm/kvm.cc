@@ -12,8 +12,11 @@
 #include "absl/strings/str_cat.h"
 #include "hypervisor/kvm/cpuid.h"
 #include "hypervisor/kvm/flexible_arrays.h"
+#include "hypervisor/kvm/interrupt_routes.h"
 #include "hypervisor/kvm/ioctl.h"
+#include "hypervisor/kvm/kvm_doorbell.h"
 #include "hypervisor/kvm/kvm_vcpu.h"
+#include "hypervisor/kvm/memory_slots.h"
 #include "memory/layout.h"
 #include "support/check.h"
 #include "support/unique_fd.h"
@@ -47,11 +50,17 @@ struct HostFacts {
   std::vector<kvm_cpuid_entry2> cpuid;
   size_t run_size_bytes = 0;
   bool tsc_deadline_timer = false;
+  uint32_t max_memory_slots = 0;
+  uint32_t max_interrupt_routes = 0;
 };
 
 class KvmVm final : public Vm {
  public:
-  KvmVm(UniqueFd fd, const HostFacts& host) : fd_(std::move(fd)), host_(host) {}
+  KvmVm(UniqueFd fd, const HostFacts& host)
+      : fd_(std::move(fd)),
+        host_(host),
+        slots_(fd_.get(), host.max_memory_slots),
+        routes_(fd_.get(), host.max_interrupt_routes) {}
 
   absl::Status Initialize() {
     const int fd = fd_.get();
@@ -66,20 +75,16 @@ class KvmVm final : public Vm {
   }
 
   absl::Status MapRam(uint64_t guest_physical, std::span<uint8_t> host) override {
-    // KVM counts a slot's pages in 31 bits: under 8 TiB.
-    constexpr uint64_t kMaxSlotBytes = uint64_t{4} << 40;
-    while (!host.empty()) {
-      const std::span<uint8_t> part = host.first(std::min<uint64_t>(host.size(), kMaxSlotBytes));
-      kvm_userspace_memory_region region{};
-      region.slot = next_slot_++;
-      region.guest_phys_addr = guest_physical;
-      region.memory_size = part.size();
-      region.userspace_addr = reinterpret_cast<uint64_t>(part.data());
-      RETURN_IF_ERROR(Ioctl(fd_.get(), KVM_SET_USER_MEMORY_REGION, &region, "mapping guest RAM"));
-      guest_physical += part.size();
-      host = host.subspan(part.size());
-    }
-    return absl::OkStatus();
+    return slots_.MapForGood(guest_physical, host);
+  }
+
+  absl::StatusOr<std::unique_ptr<MemorySlot>> MapMemory(const MemorySlotOptions& options) override {
+    return slots_.Map(options);
+  }
+
+  absl::StatusOr<std::unique_ptr<Doorbell>> AttachDoorbell(
+      const DoorbellOptions& options) override {
+    return AttachKvmDoorbell(fd_.get(), options);
   }
 
   absl::StatusOr<std::unique_ptr<Vcpu>> CreateVcpu(uint32_t index, uint32_t count) override {
@@ -96,6 +101,10 @@ class KvmVm final : public Vm {
 
   std::unique_ptr<IrqLine> CreateIrqLine(uint32_t gsi) override {
     return std::make_unique<KvmIrqLine>(fd_.get(), gsi);
+  }
+
+  std::unique_ptr<MsiRoute> CreateMsiRoute() override {
+    return CreateKvmMsiRoute(fd_.get(), routes_);
   }
 
   absl::Status StopClocks() override {
@@ -147,7 +156,8 @@ class KvmVm final : public Vm {
  private:
   UniqueFd fd_;
   const HostFacts& host_;
-  uint32_t next_slot_ = 0;
+  MemorySlots slots_;
+  InterruptRoutes routes_;
   std::vector<KvmVcpu*> vcpus_;
   bool stopped_ = false;
   uint64_t stopped_at_tsc_ = 0;
@@ -181,6 +191,11 @@ class Kvm final : public Hypervisor {
         {KVM_CAP_IMMEDIATE_EXIT, "immediate_exit"},
         {KVM_CAP_IRQFD, "irqfd"},
         {KVM_CAP_IOEVENTFD, "ioeventfd"},
+        {KVM_CAP_IOEVENTFD_ANY_LENGTH, "ioeventfd for writes of any size"},
+        {KVM_CAP_SIGNAL_MSI, "KVM_SIGNAL_MSI"},
+        {KVM_CAP_IRQ_ROUTING, "interrupt routing"},
+        {KVM_CAP_NR_MEMSLOTS, "a count of memory slots"},
+        {KVM_CAP_READONLY_MEM, "read-only memory slots"},
     };
     for (const Requirement& required : kRequired) {
       if (Extension(required.capability) <= 0) {
@@ -190,6 +205,8 @@ class Kvm final : public Hypervisor {
     const int run_size = ::ioctl(fd_.get(), KVM_GET_VCPU_MMAP_SIZE, 0);
     if (run_size <= 0) return ErrnoStatus(errno, "KVM_GET_VCPU_MMAP_SIZE");
     host_.run_size_bytes = static_cast<size_t>(run_size);
+    host_.max_memory_slots = static_cast<uint32_t>(Extension(KVM_CAP_NR_MEMSLOTS));
+    host_.max_interrupt_routes = static_cast<uint32_t>(Extension(KVM_CAP_IRQ_ROUTING));
     host_.tsc_deadline_timer = Extension(KVM_CAP_TSC_DEADLINE_TIMER) > 0;
     RETURN_IF_ERROR(ReadCpuid());
     limits_.physical_address_bits = PhysicalAddressBits(host_.cpuid);

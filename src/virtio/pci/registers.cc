@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 #include <future>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -345,6 +346,32 @@ void Registers::Reset() {
   const std::lock_guard lock(mutex_);
   resetting_ = false;
   Forget();
+}
+
+void Registers::BusReset() {
+  const std::lock_guard lock(mutex_);
+  if (!resetting_) BeginReset();
+}
+
+void Registers::Inspect(inspect::Node& node) const {
+  const DeviceState state = Snapshot();
+  node.Value("status", state.status);
+  node.Address("features", state.driver_features);
+  node.Value("interrupts", interrupts_sent());
+  if (const std::string reason = broken_reason(); !reason.empty()) {
+    node.Value("needs_reset", reason);
+  }
+  node.Child("queues", [&state](inspect::Node& queues) {
+    for (size_t i = 0; i < state.queues.size(); ++i) {
+      queues.Child(std::to_string(i), [&queue = state.queues[i]](inspect::Node& one) {
+        one.Value("enabled", queue.enabled);
+        one.Value("size", queue.size);
+        one.Address("descriptors", queue.descriptor_gpa);
+        one.Address("available", queue.driver_gpa);
+        one.Address("used", queue.device_gpa);
+      });
+    }
+  });
 }
 
 DeviceState Registers::Snapshot() const {

@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "chipset/bus.h"
+#include "inspect/node.h"
 #include "memory/guest_memory.h"
 #include "support/io_loop.h"
 #include "support/log.h"
@@ -76,7 +77,11 @@ class Registers final : public chipset::IoDevice, public StateUnit, private Tran
   void Stop() override;
   void Reset() override;
 
-  // For inspection. Any thread.
+  // The function's bus was reset, or its slot has lost power: as the driver's own reset. Doesn't
+  // wait for the device. Any thread.
+  void BusReset();
+
+  void Inspect(inspect::Node& node) const;
   [[nodiscard]] DeviceState Snapshot() const;
   [[nodiscard]] uint64_t interrupts_sent() const {
     return interrupts_sent_.load(std::memory_order_relaxed);

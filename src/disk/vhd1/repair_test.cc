@@ -1,0 +1,259 @@
+// Damage that Check finds and Repair puts right; resizing.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <array>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "disk/testing/borrowed_storage.h"
+#include "disk/testing/memory_storage.h"
+#include "disk/testing/random_load.h"
+#include "disk/vhd1/vhd1.h"
+#include "support/endian.h"
+
+namespace bothy::disk::vhd1 {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr uint64_t kDiskBytes = 8 << 20;
+constexpr uint64_t kTable = 1536;
+
+class RepairTest : public ::testing::Test {
+ protected:
+  void Make(Type type = Type::kDynamic) {
+    const CreateOptions options = {
+        .size_bytes = kDiskBytes, .type = type, .block_size_bytes = kMinBlockBytes};
+    ASSERT_TRUE(Await(Create(storage_, options), storage_).ok());
+    std::unique_ptr<Disk> disk = OpenIt();
+    RandomLoad load(*disk, history_, {&storage_}, {.seed = 5});
+    ASSERT_EQ(load.Run(300), "");
+    ASSERT_TRUE(Await(disk->Close(), storage_).ok());
+  }
+  std::unique_ptr<Disk> OpenIt() {
+    auto disk = Await(Open(std::make_unique<BorrowedStorage>(storage_), OpenOptions()), storage_);
+    CHECK_OK(disk.status());
+    return *std::move(disk);
+  }
+  CheckReport CheckIt() {
+    auto report = Await(Check(storage_), storage_);
+    CHECK_OK(report.status());
+    return *std::move(report);
+  }
+  void RepairIt() {
+    const auto report = Await(Repair(storage_), storage_);
+    ASSERT_TRUE(report.ok()) << report.status();
+    const CheckReport after = CheckIt();
+    EXPECT_TRUE(after.clean()) << after.problems.front().field << after.problems.front().message;
+  }
+  void ExpectIntact() {
+    std::unique_ptr<Disk> disk = OpenIt();
+    RandomLoad load(*disk, history_, {&storage_}, {});
+    EXPECT_EQ(load.Verify(), "");
+    EXPECT_TRUE(Await(disk->Close(), storage_).ok());
+  }
+  uint32_t Entry(uint32_t block) {
+    std::array<uint8_t, 4> bytes;
+    storage_.Peek(kTable + block * 4, bytes);
+    return LoadBe<uint32_t>(bytes.data());
+  }
+  void SetEntry(uint32_t block, uint32_t location) {
+    std::array<uint8_t, 4> bytes;
+    StoreBe(bytes.data(), location);
+    storage_.Poke(kTable + block * 4, bytes);
+  }
+  uint32_t FirstAllocated() {
+    uint32_t block = 0;
+    while (Entry(block) == 0xFFFFFFFF) ++block;
+    return block;
+  }
+
+  MemoryStorage storage_{{.path = "a.vhd", .immediate = true}};
+  SectorHistory history_{kDiskBytes / 512};
+};
+
+TEST_F(RepairTest, WhatIsCleanStaysAsItIs) {
+  Make();
+  RepairIt();
+  const uint64_t size = storage_.size();
+  RepairIt();
+  EXPECT_EQ(storage_.size(), size);
+  ExpectIntact();
+}
+
+TEST_F(RepairTest, RestoresTheFooter) {
+  Make();
+  RepairIt();
+  storage_.Truncate(storage_.size() - 512);
+  const CheckReport report = CheckIt();
+  ASSERT_EQ(report.problems.size(), 1U);
+  EXPECT_EQ(report.worst, Severity::kWarning);
+  EXPECT_TRUE(report.sound());
+  RepairIt();
+  ExpectIntact();
+}
+
+TEST_F(RepairTest, RestoresTheFootersCopy) {
+  Make();
+  storage_.Poke(0, std::vector<uint8_t>(512));
+  EXPECT_EQ(CheckIt().problems.front().field, "FooterCopy");
+  RepairIt();
+  ExpectIntact();
+}
+
+TEST_F(RepairTest, RestoresTheHeadersChecksum) {
+  Make();
+  storage_.Poke(512 + 1000, std::vector<uint8_t>(1, 7));
+  EXPECT_EQ(CheckIt().problems.front().field, "DynamicHeader.Checksum");
+  RepairIt();
+  ExpectIntact();
+}
+
+TEST_F(RepairTest, GivesSharedBlocksTheirOwn) {
+  Make();
+  const uint32_t block = FirstAllocated();
+  uint32_t other = block + 1;
+  while (Entry(other) == 0xFFFFFFFF) ++other;
+  SetEntry(other, Entry(block));
+  CheckReport report = CheckIt();
+  EXPECT_EQ(report.worst, Severity::kError);
+  EXPECT_FALSE(report.sound());
+  const auto repaired = Await(Repair(storage_), storage_);
+  ASSERT_TRUE(repaired.ok());
+  EXPECT_TRUE(CheckIt().sound());
+  EXPECT_NE(Entry(block), Entry(other));
+  // What the two had in common both have now.
+  std::unique_ptr<Disk> disk = OpenIt();
+  std::vector<uint8_t> a(kMinBlockBytes);
+  std::vector<uint8_t> b(kMinBlockBytes);
+  ASSERT_TRUE(Await(ReadAt(*disk, uint64_t{block} * kMinBlockBytes, a), storage_).ok());
+  ASSERT_TRUE(Await(ReadAt(*disk, uint64_t{other} * kMinBlockBytes, b), storage_).ok());
+  EXPECT_EQ(a, b);
+}
+
+TEST_F(RepairTest, LetsBlocksOutsideTheFileReadAsZero) {
+  Make();
+  SetEntry(3, 0x7000'0000);
+  const CheckReport report = CheckIt();
+  EXPECT_FALSE(report.sound());
+  EXPECT_EQ(report.problems.front().field, "BAT[3]");
+  EXPECT_EQ(report.problems.front().offset, kTable + 12);
+  const auto repaired = Await(Repair(storage_), storage_);
+  ASSERT_TRUE(repaired.ok());
+  EXPECT_EQ(Entry(3), 0xFFFFFFFF);
+  EXPECT_TRUE(CheckIt().sound());
+}
+
+TEST_F(RepairTest, GivesLeakedRoomBack) {
+  Make();
+  const uint32_t block = FirstAllocated();
+  SetEntry(block, 0xFFFFFFFF);
+  history_.Zero(uint64_t{block} * kMinBlockBytes / 512, kMinBlockBytes / 512);
+  const uint64_t size = storage_.size();
+  const CheckReport report = CheckIt();
+  EXPECT_EQ(report.worst, Severity::kNote);
+  EXPECT_GE(report.leaked_bytes, kMinBlockBytes);
+  RepairIt();
+  EXPECT_LT(storage_.size(), size);
+  ExpectIntact();
+}
+
+TEST_F(RepairTest, FindsTheFooterOfAFixedImage) {
+  Make(Type::kFixed);
+  storage_.Truncate(storage_.size() + 3 * 512 + 1);
+  EXPECT_FALSE(CheckIt().sound());
+  RepairIt();
+  ExpectIntact();
+}
+
+TEST_F(RepairTest, CannotBringBackWhatAFixedImageLost) {
+  Make(Type::kFixed);
+  std::array<uint8_t, 512> footer;
+  storage_.Peek(kDiskBytes, footer);
+  storage_.Truncate(kDiskBytes / 2);
+  storage_.Poke(kDiskBytes / 2, footer);
+  const auto repaired = Await(Repair(storage_), storage_);
+  EXPECT_EQ(repaired.status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(repaired.status().message()), HasSubstr("Footer.CurrentSize"));
+}
+
+class ResizeTest : public RepairTest {
+ protected:
+  absl::Status ResizeTo(uint64_t size, bool discard_data = false) {
+    const ResizeOptions options = {.size_bytes = size, .discard_data = discard_data};
+    return Await(Resize(storage_, options), storage_);
+  }
+  // The old contents, then zeros.
+  void ExpectGrown(uint64_t size) {
+    std::unique_ptr<Disk> disk = OpenIt();
+    ASSERT_EQ(disk->geometry().size_bytes, size);
+    RandomLoad load(*disk, history_, {&storage_}, {});
+    EXPECT_EQ(load.Verify(), "");
+    std::vector<uint8_t> bytes(1 << 20, 1);
+    for (uint64_t at = kDiskBytes; at < size; at += size / 7 / 512 * 512) {
+      const auto part = std::span(bytes).first(std::min<uint64_t>(bytes.size(), size - at));
+      ASSERT_TRUE(Await(ReadAt(*disk, at, part), storage_).ok());
+      EXPECT_TRUE(std::ranges::all_of(part, [](uint8_t byte) { return byte == 0; })) << at;
+    }
+    ASSERT_TRUE(Await(WriteAt(*disk, size - 512, std::span(bytes).first(512)), storage_).ok());
+    ASSERT_TRUE(Await(disk->Close(), storage_).ok());
+    EXPECT_TRUE(CheckIt().sound());
+  }
+};
+
+TEST_F(ResizeTest, FixedImagesGrow) {
+  Make(Type::kFixed);
+  ASSERT_TRUE(ResizeTo(20 << 20).ok());
+  ExpectGrown(20 << 20);
+}
+
+TEST_F(ResizeTest, DynamicImagesGrowWithinTheTable) {
+  Make();
+  ASSERT_TRUE(ResizeTo(kDiskBytes + 512 * 9).ok());
+  ExpectGrown(kDiskBytes + 512 * 9);
+}
+
+TEST_F(ResizeTest, DynamicImagesGrowToAnySize) {
+  Make();
+  ASSERT_TRUE(ResizeTo(uint64_t{300} << 30).ok());
+  ExpectGrown(uint64_t{300} << 30);
+  // The table moved; it is small against what it may still become.
+  ASSERT_TRUE(ResizeTo(uint64_t{600} << 30).ok());
+  std::unique_ptr<Disk> disk = OpenIt();
+  EXPECT_EQ(disk->geometry().size_bytes, uint64_t{600} << 30);
+  RandomLoad load(*disk, history_, {&storage_}, {});
+  EXPECT_EQ(load.Verify(), "");
+}
+
+TEST_F(ResizeTest, ShrinkingRefusesToCutData) {
+  for (const Type type : {Type::kFixed, Type::kDynamic}) {
+    storage_.Truncate(0);
+    history_ = SectorHistory(kDiskBytes / 512);
+    Make(type);
+    EXPECT_EQ(ResizeTo(1 << 20).code(), absl::StatusCode::kFailedPrecondition);
+    ExpectIntact();
+    ASSERT_TRUE(ResizeTo(1 << 20, true).ok());
+    std::unique_ptr<Disk> disk = OpenIt();
+    EXPECT_EQ(disk->geometry().size_bytes, 1U << 20);
+    disk.reset();
+    EXPECT_TRUE(CheckIt().sound());
+    // What was cut off doesn't come back.
+    ASSERT_TRUE(ResizeTo(kDiskBytes).ok());
+    disk = OpenIt();
+    std::vector<uint8_t> bytes(kDiskBytes - (1 << 20));
+    ASSERT_TRUE(Await(ReadAt(*disk, 1 << 20, bytes), storage_).ok());
+    EXPECT_TRUE(std::ranges::all_of(bytes, [](uint8_t byte) { return byte == 0; }));
+  }
+}
+
+TEST_F(ResizeTest, RefusesSizesThatCannotBe) {
+  Make();
+  EXPECT_EQ(ResizeTo(0).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(ResizeTo(1000).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(ResizeTo(kMaxDiskBytes + 512).code(), absl::StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace bothy::disk::vhd1

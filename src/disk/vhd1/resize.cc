@@ -1,0 +1,270 @@
+#include <algorithm>
+#include <array>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "disk/vhd1/block_table.h"
+#include "disk/vhd1/examine.h"
+#include "disk/vhd1/parent_paths.h"
+#include "disk/vhd1/vhd1.h"
+#include "support/endian.h"
+
+namespace bothy::disk::vhd1 {
+namespace {
+
+Footer Resized(Footer footer, uint64_t size_bytes) {
+  footer.current_size = size_bytes;
+  footer.geometry = ChsGeometry::For(size_bytes / kSectorBytes);
+  // Qemu shows what its geometry amounts to, which can't be any size: from now on the size counts.
+  const Footer ours = MakeFooter(size_bytes, footer.type, footer.unique_id);
+  footer.creator_application = ours.creator_application;
+  footer.creator_version = ours.creator_version;
+  footer.creator_host_os = ours.creator_host_os;
+  return footer;
+}
+
+absl::Status WouldCut(uint64_t size_bytes) {
+  return absl::FailedPreconditionError(
+      absl::StrCat("data past the new size of ", size_bytes, " bytes would be lost"));
+}
+
+Task<absl::StatusOr<bool>> AllZero(Storage& storage, uint64_t begin, uint64_t end) {
+  std::vector<uint8_t> chunk(1 << 20);
+  while (begin < end) {
+    const std::span<uint8_t> part(chunk.data(), std::min<uint64_t>(chunk.size(), end - begin));
+    absl::Status status = co_await ReadAt(storage, begin, part);
+    CO_RETURN_IF_ERROR(status);
+    if (!std::ranges::all_of(part, [](uint8_t byte) { return byte == 0; })) co_return false;
+    begin += part.size();
+  }
+  co_return true;
+}
+
+Task<absl::Status> ResizeFixed(Storage& storage, const Image& image, const ResizeOptions& options) {
+  const uint64_t old_size = image.disk_bytes();
+  if (options.size_bytes < old_size && !options.discard_data) {
+    absl::StatusOr<bool> zero = co_await AllZero(storage, options.size_bytes, old_size);
+    if (!zero.ok()) co_return zero.status();
+    if (!*zero) co_return WouldCut(options.size_bytes);
+  }
+  // Growing, the new footer extends the file: were it lost, Repair would find the old one.
+  // Shrinking, it is there before the end is cut off.
+  const Footer footer = Resized(image.footer, options.size_bytes);
+  absl::Status status = co_await WriteFooters(storage, footer, options.size_bytes);
+  CO_RETURN_IF_ERROR(status);
+  if (options.size_bytes > old_size) {
+    const uint64_t end = std::min(image.footer_offset + kFooterBytes, options.size_bytes);
+    if (end > old_size) status = co_await WriteZeroes(storage, old_size, end - old_size);
+    if (status.ok()) status = co_await Flush(storage);
+  }
+  co_return status;
+}
+
+Task<absl::Status> WriteHeader(Storage& storage, const Image& image) {
+  const auto bytes = image.header->Encode();
+  if (!bytes.ok()) co_return bytes.status();
+  const std::span<const uint8_t> data(*bytes);
+  absl::Status status = co_await WriteAt(storage, image.footer.data_offset, data);
+  if (status.ok()) status = co_await Flush(storage);
+  co_return status;
+}
+
+// Bytes of the table when it has `entries`, in whole sectors.
+uint64_t TableRoom(uint64_t entries) {
+  return (entries * 4 + kSectorBytes - 1) / kSectorBytes * kSectorBytes;
+}
+
+// Where the table can't grow any more: the next thing behind it.
+uint64_t RoomEnd(const Image& image, const Examination& found) {
+  uint64_t end = found.data_end;
+  const uint64_t table = image.header->table_offset;
+  for (const FoundBlock& block : found.blocks) {
+    if (block.offset > table) {
+      end = std::min(end, block.offset);
+      break;
+    }
+  }
+  for (const LocatorEntry& entry : image.header->locators) {
+    if (entry.platform_code != 0 && entry.data_offset > table) {
+      end = std::min(end, entry.data_offset);
+    }
+  }
+  return end;
+}
+
+// Gives the table `entries`, where it is or, when something is behind it, at the file's end.
+Task<absl::Status> GrowTable(Storage& storage, const Footer& footer, uint32_t entries,
+                             Examination& found) {
+  Image& image = *found.image;
+  const uint32_t before = image.header->max_table_entries;
+  if (entries <= before) co_return absl::OkStatus();
+  std::vector<uint8_t> table(TableRoom(entries), 0xFF);
+  const std::span<uint8_t> known(table.data(), uint64_t{image.blocks()} * 4);
+  absl::Status status = co_await ReadAt(storage, image.header->table_offset, known);
+  CO_RETURN_IF_ERROR(status);
+  uint64_t offset = image.header->table_offset;
+  if (offset + table.size() > RoomEnd(image, found) || found.data_end < offset) {
+    offset = found.data_end;
+  }
+  if (offset + table.size() > found.data_end) {
+    // The footer moves behind it first.
+    found.data_end = offset + table.size();
+    status = co_await WriteFooters(storage, footer, std::max(found.data_end, storage.size()));
+    CO_RETURN_IF_ERROR(status);
+  }
+  const std::span<const uint8_t> data(table);
+  status = co_await WriteAt(storage, offset, data);
+  if (status.ok()) status = co_await Flush(storage);
+  CO_RETURN_IF_ERROR(status);
+  // Table Offset, Max Table Entries and the checksum are in one sector.
+  image.header->table_offset = offset;
+  image.header->max_table_entries = entries;
+  status = co_await WriteHeader(storage, image);
+  co_return status;
+}
+
+// Lets blocks past the new end read as never written, and the last one's tail as zero.
+Task<absl::Status> CutBlocks(Storage& storage, uint64_t size_bytes, const Examination& found) {
+  const Image& image = *found.image;
+  for (const FoundBlock& block : found.blocks) {
+    const uint64_t begin = uint64_t{block.block} * image.header->block_size;
+    absl::Status status;
+    if (begin >= size_bytes) {
+      status = co_await WriteEntry(storage, image, block.block, BlockTable::kUnused);
+    } else if (begin + image.header->block_size > size_bytes) {
+      const uint64_t kept = size_bytes - begin;
+      status = co_await WriteZeroes(storage, block.offset + image.header->bitmap_bytes() + kept,
+                                    image.header->block_size - kept);
+    }
+    CO_RETURN_IF_ERROR(status);
+  }
+  absl::Status status = co_await Flush(storage);
+  co_return status;
+}
+
+// Whether anything but zeros would be cut off. What a differencing image has there may hide what
+// its parent has, so any block counts.
+Task<absl::StatusOr<bool>> HoldsDataPast(Storage& storage, uint64_t size_bytes,
+                                         const Examination& found) {
+  const Image& image = *found.image;
+  for (const FoundBlock& block : found.blocks) {
+    const uint64_t begin = uint64_t{block.block} * image.header->block_size;
+    if (begin + image.header->block_size <= size_bytes) continue;
+    const uint64_t kept = size_bytes - std::min(begin, size_bytes);
+    if (found.footer->type == DiskType::kDifferencing) co_return true;
+    const uint64_t data = block.offset + image.header->bitmap_bytes();
+    absl::StatusOr<bool> zero =
+        co_await AllZero(storage, data + kept, data + image.header->block_size);
+    if (!zero.ok()) co_return zero.status();
+    if (!*zero) co_return true;
+  }
+  co_return false;
+}
+
+Task<absl::Status> ResizeDynamic(Storage& storage, const ResizeOptions& options,
+                                 Examination& found) {
+  Image& image = *found.image;
+  const uint64_t old_size = image.disk_bytes();
+  const Footer footer = Resized(image.footer, options.size_bytes);
+  absl::Status status;
+  if (options.size_bytes > old_size) {
+    const uint64_t blocks =
+        (options.size_bytes + image.header->block_size - 1) / image.header->block_size;
+    if (blocks > kMaxBlocks) {
+      co_return absl::InvalidArgumentError(
+          absl::StrCat("size: ", options.size_bytes, " makes more than ", kMaxBlocks, " blocks"));
+    }
+    status = co_await GrowTable(storage, image.footer, static_cast<uint32_t>(blocks), found);
+    CO_RETURN_IF_ERROR(status);
+    status = co_await WriteFooters(storage, footer, found.data_end);
+    co_return status;
+  }
+  if (!options.discard_data) {
+    absl::StatusOr<bool> holds = co_await HoldsDataPast(storage, options.size_bytes, found);
+    if (!holds.ok()) co_return holds.status();
+    if (*holds) co_return WouldCut(options.size_bytes);
+  }
+  // The size first: entries past it don't matter.
+  status = co_await WriteFooters(storage, footer, found.data_end);
+  CO_RETURN_IF_ERROR(status);
+  status = co_await CutBlocks(storage, options.size_bytes, found);
+  co_return status;
+}
+
+Task<absl::Status> ResizeImage(Storage& storage, const ResizeOptions& options) {
+  if (options.size_bytes == 0 || options.size_bytes % kSectorBytes != 0 ||
+      options.size_bytes > kMaxDiskBytes) {
+    co_return absl::InvalidArgumentError(
+        absl::StrCat("size: ", options.size_bytes, " bytes isn't a number of whole sectors up to ",
+                     kMaxDiskBytes));
+  }
+  absl::StatusOr<Examination> examined = co_await Examine(storage, nullptr);
+  CO_ASSIGN_OR_RETURN(Examination found, examined);
+  if (found.report.worst >= Severity::kWarning && !found.report.clean()) {
+    co_return absl::FailedPreconditionError("has problems; repair it first");
+  }
+  absl::Status status;
+  if (options.size_bytes == found.image->disk_bytes()) co_return status;
+  if (found.footer->type == DiskType::kFixed) {
+    status = co_await ResizeFixed(storage, *found.image, options);
+  } else {
+    status = co_await ResizeDynamic(storage, options, found);
+  }
+  co_return status;
+}
+
+Task<absl::Status> Relink(Storage& storage, const ParentSpelling& parent) {
+  absl::StatusOr<Image> read = co_await ReadImage(storage);
+  CO_ASSIGN_OR_RETURN(Image image, read);
+  if (image.footer.type != DiskType::kDifferencing) {
+    co_return absl::FailedPreconditionError("isn't a differencing image");
+  }
+  DynamicHeader& header = *image.header;
+  if (!parent.linkage.is_zero()) header.parent_unique_id = parent.linkage;
+  if (parent.modified_time != 0) header.parent_time_stamp = ToTimeStamp(parent.modified_time);
+  if (!parent.relative_path.empty() || !parent.absolute_path.empty()) {
+    absl::StatusOr<std::string> name = ParentName(parent);
+    CO_ASSIGN_OR_RETURN(header.parent_name, name);
+    absl::StatusOr<std::vector<EncodedLocator>> locators = EncodeParentPaths(parent);
+    if (!locators.ok()) co_return locators.status();
+    // New paths never overwrite what the header refers to: until it is written the old ones hold.
+    uint64_t end = (image.footer_offset + kSectorBytes - 1) / kSectorBytes * kSectorBytes;
+    const uint64_t begin = end;
+    for (const EncodedLocator& locator : *locators) end += locator.entry.data_space;
+    absl::Status status = co_await WriteFooters(storage, image.footer, end);
+    CO_RETURN_IF_ERROR(status);
+    end = begin;
+    for (EncodedLocator& locator : *locators) {
+      locator.bytes.resize(locator.entry.data_space);
+      const std::span<const uint8_t> data(locator.bytes);
+      status = co_await WriteAt(storage, end, data);
+      CO_RETURN_IF_ERROR(status);
+      locator.entry.data_offset = end;
+      end += locator.entry.data_space;
+      auto place = std::ranges::find_if(header.locators, [&](const LocatorEntry& entry) {
+        return entry.platform_code == locator.entry.platform_code || entry.platform_code == 0;
+      });
+      if (place == header.locators.end()) place = header.locators.begin();
+      *place = locator.entry;
+    }
+    status = co_await Flush(storage);
+    CO_RETURN_IF_ERROR(status);
+  }
+  absl::Status status = co_await WriteHeader(storage, image);
+  co_return status;
+}
+
+}  // namespace
+
+Task<absl::Status> Resize(Storage& storage, const ResizeOptions& options) {
+  absl::Status status = co_await ResizeImage(storage, options);
+  co_return WithContext(status, storage.path());
+}
+
+Task<absl::Status> SetParentLinkage(Storage& storage, const ParentSpelling& parent) {
+  absl::Status status = co_await Relink(storage, parent);
+  co_return WithContext(status, storage.path());
+}
+
+}  // namespace bothy::disk::vhd1

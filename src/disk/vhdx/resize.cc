@@ -1,0 +1,277 @@
+// Resize: grows and shrinks an image.
+//
+// What lies past the disk's end, in the BAT as in the last block, means nothing until the size says
+// otherwise: it is prepared before, or cleared after, without the log. The size itself, the page of
+// the BAT that has entries of both sorts, and the regions when the BAT moved, change in one log
+// entry.
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "disk/vhdx/image_editor.h"
+#include "disk/vhdx/sector_bitmap.h"
+#include "disk/vhdx/vhdx.h"
+
+namespace bothy::disk::vhdx {
+namespace {
+
+constexpr uint64_t kCopyBytes = kMiB;
+
+class Resizer {
+ public:
+  Resizer(ImageEditor& editor, const ResizeOptions& options)
+      : editor_(editor), options_(options), before_(editor.image().parameters()), after_(before_) {
+    after_.size_bytes = options.size_bytes;
+  }
+  Task<absl::Status> Grow();
+  Task<absl::Status> Shrink();
+
+ private:
+  Storage& storage() { return editor_.storage(); }
+  const BatLayout& bat() { return editor_.image().bat(); }
+  Task<absl::Status> MakeRoomForBat();
+  Task<absl::Status> WriteNewEntries();
+  BatEntry NewEntry(const BatLayout& layout, uint64_t index) const;
+  Task<absl::Status> ClearTailOfLastBlock(uint64_t size_bytes);
+  Task<absl::Status> WriteSize();
+  Task<absl::Status> RefuseIfDataIsCut();
+  Task<absl::StatusOr<bool>> HasData(uint64_t file_offset, uint64_t length);
+
+  ImageEditor& editor_;
+  const ResizeOptions& options_;
+  const DiskParameters before_;
+  DiskParameters after_;
+  bool moved_ = false;
+  uint64_t bat_offset_ = 0;  // of the BAT to be
+  uint64_t new_blocks_ = 0;  // where those of a fixed image go
+};
+
+Task<absl::Status> Resizer::MakeRoomForBat() {
+  const Region& region = editor_.image().regions().bat();
+  const uint64_t needed = BatLayout(region.offset, after_).bytes();
+  bat_offset_ = region.offset;
+  if (needed <= region.length) co_return absl::OkStatus();
+  moved_ = true;
+  bat_offset_ = RoundUp(storage().size(), kMiB);
+  const uint64_t end = bat_offset_ + RoundUp(needed, kMiB);
+  absl::Status status = co_await storage().Resize(end);
+  CO_RETURN_IF_ERROR(status);
+  editor_.tables().set_structures_end(end);
+  std::vector<uint8_t> bytes;
+  const uint64_t used = bat().bytes();
+  for (uint64_t at = 0; at < used; at += bytes.size()) {
+    bytes.resize(std::min(kCopyBytes, used - at));
+    status = co_await ReadAt(storage(), region.offset + at, std::span<uint8_t>(bytes));
+    CO_RETURN_IF_ERROR(status);
+    status = co_await WriteAt(storage(), bat_offset_ + at, std::span<const uint8_t>(bytes));
+    CO_RETURN_IF_ERROR(status);
+  }
+  co_return absl::OkStatus();
+}
+
+BatEntry Resizer::NewEntry(const BatLayout& layout, uint64_t index) const {
+  const bool fixed = before_.leave_block_allocated && !before_.has_parent;
+  if (!fixed || layout.IsBitmapIndex(index)) return {};
+  const uint64_t first = RoundUp(before_.size_bytes, before_.block_bytes) / before_.block_bytes;
+  return BatEntry(BlockState::kFullyPresent,
+                  new_blocks_ + (layout.BlockOf(index) - first) * before_.block_bytes);
+}
+
+Task<absl::Status> Resizer::WriteNewEntries() {
+  const BatLayout layout(bat_offset_, after_);
+  const bool fixed = before_.leave_block_allocated && !before_.has_parent;
+  if (fixed) {
+    new_blocks_ = RoundUp(storage().size(), kMiB);
+    const uint64_t end =
+        new_blocks_ + (layout.payload_blocks() - bat().payload_blocks()) * before_.block_bytes;
+    if (end > kMaxFileBytes) co_return absl::InvalidArgumentError("size_bytes: too big");
+    absl::Status status = co_await storage().Resize(end);
+    CO_RETURN_IF_ERROR(status);
+    status = co_await SubmitAwaiter<Storage>(storage(), Operation::kWriteZeroes, new_blocks_,
+                                             end - new_blocks_, std::span<const iovec>(), false);
+    CO_RETURN_IF_ERROR(status);
+    editor_.tables().set_structures_end(end);
+  }
+  std::vector<uint8_t> bytes;
+  for (uint64_t index = bat().entries(); index < layout.entries();) {
+    const uint64_t begin = index;
+    // To the end of the page, which may have entries that are in use; then many pages at once.
+    const bool shared = begin % kBatEntriesPerPage != 0;
+    const uint64_t most =
+        shared ? RoundUp(begin, kBatEntriesPerPage) : begin + kCopyBytes / kBatEntryBytes;
+    const uint64_t end = std::min(layout.entries(), most);
+    bytes.resize((end - begin) * kBatEntryBytes);
+    for (; index < end; ++index) {
+      StoreLe(bytes.data() + (index - begin) * kBatEntryBytes, NewEntry(layout, index).bits());
+    }
+    absl::Status status;
+    if (shared && !moved_) {
+      status = co_await editor_.Write(layout.EntryOffset(begin), bytes);
+    } else {
+      status =
+          co_await WriteAt(storage(), layout.EntryOffset(begin), std::span<const uint8_t>(bytes));
+    }
+    CO_RETURN_IF_ERROR(status);
+  }
+  co_return absl::OkStatus();
+}
+
+// Nothing is left of what the last block holds past `size_bytes`.
+Task<absl::Status> Resizer::ClearTailOfLastBlock(uint64_t size_bytes) {
+  const uint64_t within = size_bytes % before_.block_bytes;
+  if (within == 0) co_return absl::OkStatus();
+  const uint64_t block = size_bytes / before_.block_bytes;
+  absl::StatusOr<BatEntry> entry = co_await editor_.Entry(bat().PayloadIndex(block));
+  CO_RETURN_IF_ERROR(entry.status());
+  if (!entry->present()) co_return absl::OkStatus();
+  absl::Status status =
+      co_await WriteZeroes(storage(), entry->file_offset() + within, before_.block_bytes - within);
+  CO_RETURN_IF_ERROR(status);
+  if (entry->state() != BlockState::kPartiallyPresent) co_return absl::OkStatus();
+  const uint64_t chunk = bat().ChunkOf(block);
+  absl::StatusOr<BatEntry> bitmap = co_await editor_.Entry(bat().BitmapIndex(chunk));
+  CO_RETURN_IF_ERROR(bitmap.status());
+  const uint64_t sector = before_.logical_sector_bytes;
+  const uint64_t end = (block + 1) * (before_.block_bytes / sector);
+  for (uint64_t bit = size_bytes / sector; bit < end;) {
+    const uint64_t next = std::min(end, RoundDown(bit, kBitsPerPage) + kBitsPerPage);
+    const uint64_t page_offset =
+        bitmap->file_offset() + RoundDown(bit % kSectorsPerBitmapBlock / 8, uint64_t{kPageBytes});
+    std::vector<uint8_t> bytes(kPageBytes);
+    status = co_await ReadAt(storage(), page_offset, std::span<uint8_t>(bytes));
+    CO_RETURN_IF_ERROR(status);
+    const auto first = static_cast<uint32_t>(bit % kBitsPerPage);
+    FillBits(std::span(bytes).first<kPageBytes>(), first, first + static_cast<uint32_t>(next - bit),
+             false);
+    status = co_await editor_.Write(page_offset, bytes);
+    CO_RETURN_IF_ERROR(status);
+    bit = next;
+  }
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> Resizer::WriteSize() {
+  uint8_t bytes[8];
+  StoreLe(bytes, after_.size_bytes);
+  const std::span<const uint8_t> span(bytes);
+  const ImageFile& image = editor_.image();
+  co_return co_await editor_.Write(
+      image.regions().metadata().offset + image.metadata().Find(kVirtualDiskSizeItem)->offset,
+      span);
+}
+
+Task<absl::Status> Resizer::Grow() {
+  absl::Status status = co_await editor_.Begin(ImageEditor::Changes::kContents);
+  CO_RETURN_IF_ERROR(status);
+  status = co_await ClearTailOfLastBlock(before_.size_bytes);
+  CO_RETURN_IF_ERROR(status);
+  status = co_await editor_.tables().Commit();
+  CO_RETURN_IF_ERROR(status);
+  status = co_await MakeRoomForBat();
+  CO_RETURN_IF_ERROR(status);
+  status = co_await WriteNewEntries();
+  CO_RETURN_IF_ERROR(status);
+  if (moved_) {
+    RegionTable regions = editor_.image().regions();
+    Region& region = *regions.Find(kBatRegion);
+    region.offset = bat_offset_;
+    region.length = static_cast<uint32_t>(RoundUp(BatLayout(bat_offset_, after_).bytes(), kMiB));
+    status = co_await editor_.WriteRegions(regions);
+    CO_RETURN_IF_ERROR(status);
+  }
+  status = co_await WriteSize();
+  CO_RETURN_IF_ERROR(status);
+  status = co_await editor_.Finish();
+  CO_RETURN_IF_ERROR(status);
+  if (!moved_) co_return absl::OkStatus();
+  const Region& old = editor_.image().regions().bat();
+  status = co_await WriteZeroes(storage(), old.offset, old.length);
+  CO_RETURN_IF_ERROR(status);
+  co_return co_await Flush(storage());
+}
+
+Task<absl::StatusOr<bool>> Resizer::HasData(uint64_t file_offset, uint64_t length) {
+  std::vector<uint8_t> bytes;
+  for (uint64_t at = 0; at < length; at += bytes.size()) {
+    bytes.resize(std::min(kCopyBytes, length - at));
+    absl::Status status = co_await ReadAt(storage(), file_offset + at, std::span<uint8_t>(bytes));
+    CO_RETURN_IF_ERROR(status);
+    if (std::ranges::any_of(bytes, [](uint8_t byte) { return byte != 0; })) co_return true;
+  }
+  co_return false;
+}
+
+Task<absl::Status> Resizer::RefuseIfDataIsCut() {
+  const uint64_t first = after_.size_bytes / before_.block_bytes;
+  for (uint64_t block = first; block < bat().payload_blocks(); ++block) {
+    absl::StatusOr<BatEntry> entry = co_await editor_.Entry(bat().PayloadIndex(block));
+    CO_RETURN_IF_ERROR(entry.status());
+    if (!entry->present()) continue;
+    const uint64_t skip = block == first ? after_.size_bytes % before_.block_bytes : 0;
+    absl::StatusOr<bool> data =
+        co_await HasData(entry->file_offset() + skip, before_.block_bytes - skip);
+    CO_RETURN_IF_ERROR(data.status());
+    if (*data) {
+      co_return absl::FailedPreconditionError(
+          absl::StrCat("the disk has data past ", after_.size_bytes, " bytes, in block ", block));
+    }
+  }
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> Resizer::Shrink() {
+  absl::Status status;
+  if (!options_.discard_data) {
+    status = co_await RefuseIfDataIsCut();
+    CO_RETURN_IF_ERROR(status);
+  }
+  status = co_await editor_.Begin(ImageEditor::Changes::kContents);
+  CO_RETURN_IF_ERROR(status);
+  status = co_await WriteSize();
+  CO_RETURN_IF_ERROR(status);
+  status = co_await editor_.tables().Commit();
+  CO_RETURN_IF_ERROR(status);
+  status = co_await ClearTailOfLastBlock(after_.size_bytes);
+  CO_RETURN_IF_ERROR(status);
+  // What the BAT still says of blocks past the end.
+  const BatLayout layout(bat_offset_, after_);
+  for (uint64_t index = layout.entries(); index < bat().entries(); ++index) {
+    absl::StatusOr<BatEntry> entry = co_await editor_.Entry(index);
+    CO_RETURN_IF_ERROR(entry.status());
+    if (entry->bits() == 0) continue;
+    status = co_await editor_.SetEntry(index, BatEntry());
+    CO_RETURN_IF_ERROR(status);
+  }
+  co_return co_await editor_.Finish();
+}
+
+}  // namespace
+
+Task<absl::Status> Resize(Storage& storage, const ResizeOptions& options) {
+  {
+    absl::StatusOr<std::unique_ptr<ImageEditor>> editor = co_await ImageEditor::Open(storage);
+    if (!editor.ok()) co_return WithContext(editor.status(), storage.path());
+    const DiskParameters& parameters = (*editor)->image().parameters();
+    if (options.size_bytes == 0 || options.size_bytes > kMaxDiskBytes ||
+        options.size_bytes % parameters.logical_sector_bytes != 0) {
+      co_return absl::InvalidArgumentError(
+          absl::StrCat("size_bytes: ", options.size_bytes,
+                       " isn't whole sectors, at least one, at most 64 TiB"));
+    }
+    if (options.size_bytes == parameters.size_bytes) co_return absl::OkStatus();
+    Resizer resizer(**editor, options);
+    const bool grows = options.size_bytes > parameters.size_bytes;
+    absl::Status status;
+    if (grows) {
+      status = co_await resizer.Grow();
+    } else {
+      status = co_await resizer.Shrink();
+    }
+    absl::Status idle = co_await (*editor)->tables().WaitUntilIdle();
+    if (grows || !status.ok()) co_return WithContext(status, storage.path());
+  }
+  // The blocks that were cut off, back to the host.
+  absl::StatusOr<CheckReport> report = co_await Repair(storage);
+  co_return report.status();
+}
+
+}  // namespace bothy::disk::vhdx

@@ -1,0 +1,262 @@
+// Check, Repair, Resize and SetParentLinkage.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "disk/vhdx/bat.h"
+#include "disk/vhdx/image_file.h"
+#include "disk/vhdx/test_images.h"
+#include "support/endian.h"
+
+namespace bothy::disk::vhdx {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr uint64_t kMiB1 = 1 << 20;
+
+std::vector<uint8_t> Pattern(size_t length, uint8_t seed) {
+  std::vector<uint8_t> bytes(length);
+  for (size_t i = 0; i < length; ++i) bytes[i] = static_cast<uint8_t>(seed + i / 512 + 1);
+  return bytes;
+}
+
+class VhdxMaintainTest : public ::testing::Test {
+ protected:
+  void Make(Shape shape) { images_ = std::make_unique<TestImages>(shape); }
+  MemoryStorage& file() { return images_->image(); }
+  void WriteDisk(uint64_t offset, std::span<const uint8_t> bytes) {
+    auto disk = images_->OpenImage();
+    ASSERT_TRUE(Await(WriteAt(*disk, offset, bytes), images_->both()).ok());
+    ASSERT_TRUE(Await(disk->Close(), images_->both()).ok());
+  }
+  std::vector<uint8_t> ReadDisk(uint64_t offset, size_t length) {
+    std::vector<uint8_t> bytes(length);
+    auto disk = images_->OpenImage(true);
+    EXPECT_TRUE(Await(ReadAt(*disk, offset, std::span<uint8_t>(bytes)), images_->both()).ok());
+    EXPECT_TRUE(Await(disk->Close(), images_->both()).ok());
+    return bytes;
+  }
+  CheckReport CheckFile() {
+    auto report = Await(Check(file()), file());
+    CHECK_OK(report.status());
+    return *std::move(report);
+  }
+  BatLayout Bat() {
+    auto image = Await(ImageFile::Open(file(), ImageFile::Mode::kReadOnly), file());
+    CHECK_OK(image.status());
+    return (*image)->bat();
+  }
+  BatEntry Entry(uint64_t index) {
+    uint8_t bytes[8];
+    file().Peek(Bat().EntryOffset(index), bytes);
+    return BatEntry(LoadLe<uint64_t>(bytes));
+  }
+  void SetEntry(uint64_t index, BatEntry entry) {
+    uint8_t bytes[8];
+    StoreLe(bytes, entry.bits());
+    file().Poke(Bat().EntryOffset(index), bytes);
+  }
+  absl::Status ResizeTo(uint64_t size, bool discard_data = false) {
+    return Await(Resize(file(), {.size_bytes = size, .discard_data = discard_data}), file());
+  }
+
+  std::unique_ptr<TestImages> images_;
+};
+
+TEST_F(VhdxMaintainTest, AFreshImageIsClean) {
+  for (const Type type : {Type::kFixed, Type::kDynamic, Type::kDifferencing}) {
+    Make({.type = type});
+    const CheckReport report = CheckFile();
+    EXPECT_TRUE(report.clean());
+    EXPECT_EQ(report.blocks_total, 9U);
+    EXPECT_EQ(report.blocks_allocated, type == Type::kFixed ? 9U : 0U);
+  }
+}
+
+TEST_F(VhdxMaintainTest, RestoresADamagedHeader) {
+  Make({});
+  for (const uint64_t offset : kHeaderOffsets) {
+    const auto bytes = Pattern(512, 3);
+    file().Poke(offset + 100, bytes);
+    const CheckReport before = CheckFile();
+    ASSERT_EQ(before.problems.size(), 1U);
+    EXPECT_EQ(before.problems[0].severity, Severity::kWarning);
+    EXPECT_THAT(before.problems[0].field, HasSubstr("Header"));
+    ASSERT_TRUE(Await(Repair(file()), file()).ok());
+    EXPECT_TRUE(CheckFile().clean());
+  }
+}
+
+TEST_F(VhdxMaintainTest, RestoresADamagedRegionTable) {
+  Make({});
+  for (const uint64_t offset : kRegionTableOffsets) {
+    file().Poke(offset + 5, Pattern(1, 77));
+    ASSERT_EQ(CheckFile().problems.size(), 1U);
+    EXPECT_EQ(CheckFile().problems[0].offset, offset + 4);
+    ASSERT_TRUE(Await(Repair(file()), file()).ok());
+    EXPECT_TRUE(CheckFile().clean());
+  }
+}
+
+TEST_F(VhdxMaintainTest, TellsThatNeitherHeaderIsGood) {
+  Make({});
+  for (const uint64_t offset : kHeaderOffsets) file().Poke(offset, Pattern(8, 1));
+  const CheckReport report = CheckFile();
+  ASSERT_EQ(report.problems.size(), 1U);
+  EXPECT_FALSE(report.sound());
+  EXPECT_EQ(report.problems[0].field, "Header.Signature");
+  EXPECT_EQ(report.problems[0].offset, kHeaderOffsets[0]);
+}
+
+TEST_F(VhdxMaintainTest, GivesBlocksThatShareSpaceTheirOwn) {
+  Make({});
+  const auto data = Pattern(kMiB1, 9);
+  WriteDisk(0, data);
+  SetEntry(3, Entry(0));
+  const CheckReport report = CheckFile();
+  ASSERT_EQ(report.problems.size(), 1U);
+  EXPECT_EQ(report.problems[0].field, "BAT[3]");
+  EXPECT_EQ(report.problems[0].offset, Bat().EntryOffset(3));
+  EXPECT_THAT(report.problems[0].message, HasSubstr("shares its space"));
+  ASSERT_TRUE(Await(Repair(file()), file()).ok());
+  EXPECT_TRUE(CheckFile().clean());
+  EXPECT_NE(Entry(3), Entry(0));
+  EXPECT_EQ(ReadDisk(0, kMiB1), data);
+  EXPECT_EQ(ReadDisk(3 * kMiB1, kMiB1), data);
+}
+
+TEST_F(VhdxMaintainTest, LetsBlocksOutsideTheFileReadAsZero) {
+  Make({});
+  WriteDisk(kMiB1, Pattern(kMiB1, 9));
+  SetEntry(1, BatEntry(BlockState::kFullyPresent, uint64_t{1} << 40));
+  SetEntry(2, BatEntry(5));
+  SetEntry(4, BatEntry(BlockState::kPartiallyPresent, kMiB1));
+  EXPECT_EQ(CheckFile().problems.size(), 4U);  // and what block 1 had
+  auto disk = images_->OpenImage();
+  std::vector<uint8_t> bytes(512);
+  for (const uint64_t block : {1, 2, 4}) {
+    const absl::Status status =
+        Await(ReadAt(*disk, block * kMiB1, std::span<uint8_t>(bytes)), file());
+    EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("BAT["));
+    EXPECT_TRUE(absl::IsDataLoss(
+        Await(WriteAt(*disk, block * kMiB1, std::span<const uint8_t>(bytes)), file())));
+  }
+  ASSERT_TRUE(Await(disk->Close(), file()).ok());
+  disk.reset();
+  ASSERT_TRUE(Await(Repair(file()), file()).ok());
+  EXPECT_TRUE(CheckFile().clean());
+  EXPECT_EQ(ReadDisk(kMiB1, kMiB1), std::vector<uint8_t>(kMiB1));
+}
+
+TEST_F(VhdxMaintainTest, GrowsWithinTheBat) {
+  for (const Type type : {Type::kFixed, Type::kDynamic, Type::kDifferencing}) {
+    SCOPED_TRACE(static_cast<int>(type));
+    Make({.type = type, .disk_bytes = 9 * kMiB1 + 4096});
+    const auto data = Pattern(4096, 5);
+    WriteDisk(9 * kMiB1, data);
+    ASSERT_TRUE(ResizeTo(20 * kMiB1).ok());
+    EXPECT_TRUE(CheckFile().clean());
+    EXPECT_EQ(images_->OpenImage(true)->geometry().size_bytes, 20 * kMiB1);
+    EXPECT_EQ(ReadDisk(9 * kMiB1, 4096), data);
+    EXPECT_EQ(ReadDisk(9 * kMiB1 + 4096, 8192), std::vector<uint8_t>(8192));
+    WriteDisk(20 * kMiB1 - 4096, data);
+    EXPECT_EQ(ReadDisk(20 * kMiB1 - 4096, 4096), data);
+    EXPECT_TRUE(CheckFile().clean());
+  }
+}
+
+TEST_F(VhdxMaintainTest, MovesABatThatGetsTooSmall) {
+  for (const Type type : {Type::kDynamic, Type::kDifferencing}) {
+    Make({.type = type});
+    const auto data = Pattern(kMiB1, 5);
+    WriteDisk(4 * kMiB1, data);
+    // A BAT of 1 MiB has 131072 entries.
+    const uint64_t size = 300'000 * kMiB1;
+    ASSERT_TRUE(ResizeTo(size).ok());
+    EXPECT_EQ(ReadDisk(4 * kMiB1, kMiB1), data);
+    WriteDisk(size - kMiB1, data);
+    EXPECT_EQ(ReadDisk(size - kMiB1, kMiB1), data);
+    const CheckReport report = CheckFile();
+    EXPECT_TRUE(report.sound());
+    EXPECT_EQ(report.leaked_bytes, kMiB1);  // the old one
+    ASSERT_TRUE(ResizeTo(kMaxDiskBytes).ok());
+    EXPECT_EQ(ReadDisk(size - kMiB1, kMiB1), data);
+  }
+}
+
+TEST_F(VhdxMaintainTest, ShrinksOnlyWhereThereIsNoData) {
+  for (const Type type : {Type::kFixed, Type::kDynamic, Type::kDifferencing}) {
+    SCOPED_TRACE(static_cast<int>(type));
+    Make({.type = type});
+    const auto data = Pattern(kMiB1, 5);
+    WriteDisk(4 * kMiB1, data);
+    EXPECT_TRUE(absl::IsFailedPrecondition(ResizeTo(4 * kMiB1 + 4096)));
+    EXPECT_EQ(ReadDisk(4 * kMiB1, kMiB1), data);
+    ASSERT_TRUE(ResizeTo(5 * kMiB1).ok());
+    EXPECT_EQ(ReadDisk(4 * kMiB1, kMiB1), data);
+    EXPECT_TRUE(type == Type::kFixed || CheckFile().clean());
+    ASSERT_TRUE(ResizeTo(4 * kMiB1 + 4096, true).ok());
+    ASSERT_TRUE(ResizeTo(6 * kMiB1).ok());
+    EXPECT_EQ(ReadDisk(4 * kMiB1, 4096), std::vector<uint8_t>(data.begin(), data.begin() + 4096));
+    // What was cut off doesn't come back.
+    const std::vector<uint8_t> cut = ReadDisk(4 * kMiB1 + 4096, kMiB1 - 4096);
+    if (type != Type::kDifferencing) {
+      EXPECT_EQ(cut, std::vector<uint8_t>(cut.size()));
+    } else {
+      EXPECT_EQ(std::vector<uint8_t>(cut.begin(), cut.begin() + 4096), std::vector<uint8_t>(4096));
+    }
+  }
+}
+
+TEST_F(VhdxMaintainTest, RefusesImpossibleSizes) {
+  Make({});
+  EXPECT_TRUE(absl::IsInvalidArgument(ResizeTo(0)));
+  EXPECT_TRUE(absl::IsInvalidArgument(ResizeTo(511)));
+  EXPECT_TRUE(absl::IsInvalidArgument(ResizeTo(kMaxDiskBytes + 512)));
+}
+
+TEST_F(VhdxMaintainTest, ChangesWhatAChildSaysOfItsParent) {
+  Make({.type = Type::kDifferencing});
+  auto parent =
+      Await(Open(std::make_unique<BorrowedStorage>(images_->parent()), {}), images_->parent());
+  ASSERT_TRUE(parent.ok());
+  const Guid before = *(*parent)->linkage();
+  const Guid after = Guid::Random();
+  LinkageUpdate update;
+  update.linkage2 = after;
+  update.absolute_path = "/" + std::string(3000, 'x') + "/base.vhdx";
+  ASSERT_TRUE(Await(SetParentLinkage(file(), update), file()).ok());
+  EXPECT_TRUE(CheckFile().clean());
+  // Good for both: before and after the parent is changed.
+  auto child = images_->OpenImage(true);
+  ASSERT_TRUE(Await(child->Close(), images_->both()).ok());
+  child.reset();
+  ASSERT_TRUE(Await((*parent)->Close(), images_->parent()).ok());
+  OpenOptions options;
+  options.next_linkage = after;
+  parent =
+      Await(Open(std::make_unique<BorrowedStorage>(images_->parent()), options), images_->parent());
+  const auto data = Pattern(512, 1);
+  ASSERT_TRUE(Await(WriteAt(**parent, 0, std::span<const uint8_t>(data)), images_->parent()).ok());
+  ASSERT_TRUE(Await((*parent)->Close(), images_->parent()).ok());
+  EXPECT_EQ((*parent)->linkage(), after);
+  EXPECT_NE(before, after);
+  child = images_->OpenImage(true);
+  bool found = false;
+  for (const Fact& fact : child->Facts()) found |= fact.name == "parent_linkage2";
+  EXPECT_TRUE(found);
+  ASSERT_TRUE(Await(child->Close(), images_->both()).ok());
+  child.reset();
+  // Once it is the only one, the old one isn't accepted any more.
+  update = {
+      .linkage = before, .linkage2 = Guid(), .relative_path = "other.vhdx", .absolute_path = ""};
+  ASSERT_TRUE(Await(SetParentLinkage(file(), update), file()).ok());
+  const auto refused = images_->TryOpenImage(file(), true, images_->both());
+  EXPECT_TRUE(absl::IsFailedPrecondition(refused.status())) << refused.status();
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr(before.ToString()));
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr(after.ToString()));
+}
+
+}  // namespace
+}  // namespace bothy::disk::vhdx

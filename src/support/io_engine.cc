@@ -1,0 +1,79 @@
+#include "support/io_engine.h"
+
+#include <utility>
+
+#include "support/check.h"
+
+namespace bothy {
+namespace {
+
+// Direct transfers between two looks at everything else.
+constexpr int kDirectAtOnce = 16;
+
+}  // namespace
+
+IoEngine::~IoEngine() { CHECK(in_flight_ == 0 && direct_.empty()); }
+
+void IoEngine::Read(int fd, std::span<const iovec> buffers, uint64_t offset, Operation& op) {
+  Start({.kind = FileCall::Kind::kRead, .fd = fd, .buffers = buffers, .offset = offset, .op = &op});
+}
+void IoEngine::Write(int fd, std::span<const iovec> buffers, uint64_t offset, Operation& op) {
+  Start(
+      {.kind = FileCall::Kind::kWrite, .fd = fd, .buffers = buffers, .offset = offset, .op = &op});
+}
+void IoEngine::Fsync(int fd, Sync what, Operation& op) {
+  Start({.kind = what == Sync::kData ? FileCall::Kind::kDataSync : FileCall::Kind::kSync,
+         .fd = fd,
+         .op = &op});
+}
+void IoEngine::Fallocate(int fd, int mode, uint64_t offset, uint64_t length, Operation& op) {
+  Start({.kind = FileCall::Kind::kAllocate,
+         .fd = fd,
+         .mode = mode,
+         .offset = offset,
+         .length = length,
+         .op = &op});
+}
+
+void IoEngine::Start(FileCall call) {
+  if (direct_.Take(call)) return;
+  ++in_flight_;
+  Begin(call);
+}
+
+void IoEngine::RunBlocking(std::function<int64_t()> call, Operation& op) {
+  ++in_flight_;
+  pool_.Run([this, call = std::move(call), &op] {
+    const int64_t result = call();
+    Post([this, &op, result] { Finish(op, result); });
+  });
+}
+
+void IoEngine::Stop() {
+  stopped_.store(true, std::memory_order_release);
+  posted_.Post([] {});
+}
+
+void IoEngine::Run() {
+  RunUntil([this] { return stopped_.load(std::memory_order_acquire); });
+}
+
+void IoEngine::RunUntil(const std::function<bool()>& done) {
+  if (!std::exchange(turned_, true)) BeforeFirstTurn();
+  while (!done()) {
+    const bool busy = posted_.RunAll();
+    if (busy && done()) return;
+    for (int i = 0; i < kDirectAtOnce && !direct_.empty(); ++i) {
+      FileCall left;
+      if (!direct_.RunOne(left)) {
+        ++in_flight_;
+        Begin(left);
+      } else if (done()) {
+        return;
+      }
+    }
+    Turn(/*sleep=*/direct_.empty() && posted_.MaySleep());
+  }
+}
+
+}  // namespace bothy
