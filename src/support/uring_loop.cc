@@ -143,7 +143,6 @@ class UringLoop final : public IoEngine {
                                   static_cast<off_t>(call.length));
         break;
     }
-    if (call.elsewhere) ::io_uring_sqe_set_flags(sqe, IOSQE_ASYNC);
     ::io_uring_sqe_set_data64(sqe, reinterpret_cast<uint64_t>(call.op) | kOperation);
     ++in_ring_;
     return true;
@@ -186,6 +185,7 @@ class UringLoop final : public IoEngine {
     delete &state;
   }
 
+  void HandOver() override { Enter(/*wait=*/false); }
   void Turn(bool sleep) override {
     // Without sleeping, the kernel is only entered when that does something.
     const bool prepared = ::io_uring_sq_ready(&ring_) != 0;
