@@ -26,7 +26,7 @@ namespace {
 
 constexpr uint32_t kSectorBytes = 512;
 constexpr uint32_t kPageBytes = 4096;
-constexpr size_t kZeroBytes = 64 * 1024;
+constexpr size_t kZeroBytes = 64 << 10;
 alignas(kPageBytes) constinit const std::array<uint8_t, kZeroBytes> kZeroes{};
 
 // Awaits a call that may block.
@@ -353,7 +353,7 @@ Task<absl::StatusOr<std::unique_ptr<Storage>>> Open(IoLoop& loop, std::string pa
     opened = OpenAndLock(path, read_only, extra_flags);
     return 0;
   });
-  co_await call;
+  [[maybe_unused]] const int64_t zero = co_await call;
   if (!opened.ok()) co_return opened.status();
   std::unique_ptr<Storage> storage = std::make_unique<HostStorage>(
       loop, std::move(path), std::move(opened->fd), read_only, opened->facts);

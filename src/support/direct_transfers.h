@@ -24,7 +24,7 @@ namespace bothy {
 
 class DirectTransfers {
  public:
-  static constexpr uint64_t kLargeBytes = 128 * 1024;
+  static constexpr uint64_t kLargeBytes = 128 << 10;
   static constexpr uint32_t kMostReadsToSkip = 63;
   static constexpr int64_t kSlowWriteMs = 10;
   static constexpr int64_t kShortestPauseMs = 10;

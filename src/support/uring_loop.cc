@@ -219,9 +219,11 @@ class UringLoop final : public IoEngine {
       switch (data & kTagMask) {
         case kOperation:
           --in_ring_;
+          // NOLINTNEXTLINE(performance-no-int-to-ptr): the kernel carries 64 bits
           Finish(*reinterpret_cast<Operation*>(data), result);
           break;
         case kWatch:
+          // NOLINTNEXTLINE(performance-no-int-to-ptr)
           OnWatch(*reinterpret_cast<WatchState*>(data & ~kTagMask), result, more);
           break;
         case kWake:
