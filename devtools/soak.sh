@@ -13,6 +13,9 @@ run_soak() {
     [[ ${2-} =~ ^[1-9][0-9]*$ ]] || fail "soak: $1: not a number: ${2-}"
     shift 2
   done
+  # Long rounds of disks under random load, other ones each time.
+  export BOTHY_DISK_OPERATIONS=${BOTHY_DISK_OPERATIONS:-20000} BOTHY_DISK_SEED=${BOTHY_DISK_SEED:-$RANDOM}
+  echo "soak: BOTHY_DISK_OPERATIONS=$BOTHY_DISK_OPERATIONS BOTHY_DISK_SEED=$BOTHY_DISK_SEED"
   # shellcheck source=devtools/test.sh
   . devtools/test.sh
   run_test unit micro tsan lab --repeat "until-fail:$rounds"

@@ -28,6 +28,8 @@ constexpr char kExamples[] =
       starts it
   BOTHY_ADDRESS=/run/vm1.sock bothyctl properties --json
       its state and statistics, for a script
+  bothyctl disk create root.vhdx 20G
+      an empty disk image; `bothyctl disk --help` lists what else can be done with images
 
 Exit status: 0 done, 1 error, 2 wrong command line; `bothyctl run --help` lists those of run.)";
 
@@ -90,6 +92,7 @@ CommandLine::CommandLine() : app_("Drives virtual machines of bothy servers.", "
   AddPropertiesVerb(*this);
   AddModifyVerb(*this);
   AddSocketVerb(*this);
+  AddDiskVerbs(*this);
   AddCompletionVerbs(*this);
 }
 

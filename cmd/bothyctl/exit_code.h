@@ -10,7 +10,8 @@ enum ExitCode : int {
   kExitGuestCrashed = 3,  // `run`: triple fault or emulation failure
   kExitGuestReset = 4,    // `run`: a reset that means halt, as after a kernel panic
   kExitTornDown = 5,      // `run`: somebody else tore the VM down
-  kExitSignal = 128,      // `run`: plus the number of the signal that ended it
+  kExitProblems = 6,      // `disk check`: the image has problems; repair may be needed
+  kExitSignal = 128,      // `run`, `disk`: plus the number of the signal that ended it
 };
 
 }  // namespace bothy::bothyctl

@@ -57,6 +57,36 @@ absl::StatusOr<uint64_t> ParseMebibytes(std::string_view text) {
   return amount * factor;
 }
 
+absl::StatusOr<uint64_t> ParseBytes(std::string_view text) {
+  const auto [number, unit] = SplitUnit(text);
+  uint64_t amount = 0;
+  const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), amount);
+  constexpr std::string_view kUnits = "bkmgt";
+  const size_t power = unit.empty() ? std::string_view::npos : kUnits.find(unit[0]);
+  const bool known = power != std::string_view::npos &&
+                     (unit.size() == 1 || (power != 0 && unit.substr(1) == "ib"));
+  if (error != std::errc() || end != number.data() + number.size() || !known) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "\"", std::string(text), "\" is not a size: write 20G, 512M, 64K or 1048576B"));
+  }
+  const uint64_t factor = uint64_t{1} << (10 * power);
+  if (amount > std::numeric_limits<uint64_t>::max() / factor) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("\"", std::string(text), "\" is not a size that fits 64 bits"));
+  }
+  return amount * factor;
+}
+
+std::string FormatBytes(uint64_t bytes) {
+  constexpr std::array<const char*, 5> kNames = {"B", "KiB", "MiB", "GiB", "TiB"};
+  size_t power = 0;
+  while (power + 1 < kNames.size() && bytes >> (10 * (power + 1)) != 0) ++power;
+  const uint64_t unit = uint64_t{1} << (10 * power);
+  if (bytes % unit == 0) return absl::StrCat(bytes / unit, " ", kNames[power]);
+  return absl::StrFormat("%.1f %s", static_cast<double>(bytes) / static_cast<double>(unit),
+                         kNames[power]);
+}
+
 std::string FormatMebibytes(uint64_t bytes) {
   constexpr uint64_t kMebibyte = uint64_t{1} << 20;
   if (bytes % kMebibyte == 0) return absl::StrCat(bytes / kMebibyte, " MiB");

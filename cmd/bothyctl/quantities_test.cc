@@ -49,5 +49,23 @@ TEST(DurationTest, RefusesWhatIsNoPositiveTime) {
   }
 }
 
+TEST(QuantitiesTest, ParsesSizesOfDisks) {
+  EXPECT_EQ(*ParseBytes("20G"), uint64_t{20} << 30);
+  EXPECT_EQ(*ParseBytes("512mib"), uint64_t{512} << 20);
+  EXPECT_EQ(*ParseBytes("4k"), 4096U);
+  EXPECT_EQ(*ParseBytes("512B"), 512U);
+  EXPECT_EQ(*ParseBytes("64T"), uint64_t{64} << 40);
+  for (const char* text : {"", "20", "G", "-1G", "1.5G", "20GB", "1X", "99999999999T", "1bib"}) {
+    EXPECT_EQ(ParseBytes(text).status().code(), absl::StatusCode::kInvalidArgument) << text;
+  }
+}
+
+TEST(QuantitiesTest, FormatsSizesOfDisks) {
+  EXPECT_EQ(FormatBytes(0), "0 B");
+  EXPECT_EQ(FormatBytes(1536), "1.5 KiB");
+  EXPECT_EQ(FormatBytes(uint64_t{20} << 30), "20 GiB");
+  EXPECT_EQ(FormatBytes(uint64_t{64} << 40), "64 TiB");
+}
+
 }  // namespace
 }  // namespace bothy::bothyctl

@@ -13,6 +13,7 @@ void AddCapabilitiesVerb(CommandLine& commands);
 void AddPropertiesVerb(CommandLine& commands);
 void AddModifyVerb(CommandLine& commands);
 void AddSocketVerb(CommandLine& commands);
+void AddDiskVerbs(CommandLine& commands);        // disk create, info, check, repair, …
 void AddCompletionVerbs(CommandLine& commands);  // completion bash, zsh, fish
 
 }  // namespace bothy::bothyctl

@@ -26,7 +26,7 @@ namespace {
 
 constexpr uint32_t kSectorBytes = 512;
 constexpr uint32_t kPageBytes = 4096;
-constexpr size_t kZeroBytes = 64 << 10;
+constexpr size_t kZeroBytes = size_t{64} * 1024;
 alignas(kPageBytes) constinit const std::array<uint8_t, kZeroBytes> kZeroes{};
 
 // Awaits a call that may block.
@@ -71,6 +71,7 @@ class HostStorage final : public Storage {
  public:
   struct Facts {
     bool block_device = false;
+    bool has_name = true;  // false: a file that was made to get one later
     uint64_t size = 0;
     uint32_t logical = kSectorBytes;
     uint32_t physical = kPageBytes;
@@ -80,6 +81,7 @@ class HostStorage final : public Storage {
         path_(std::move(path)),
         fd_(std::move(fd)),
         read_only_(read_only),
+        had_name_(facts.has_name && !facts.block_device),
         facts_(facts) {}
   ~HostStorage() override { CHECK(in_flight_ == 0); }
 
@@ -148,6 +150,7 @@ class HostStorage final : public Storage {
     Facts facts;
     if (S_ISREG(status.st_mode)) {
       facts.size = static_cast<uint64_t>(status.st_size);
+      facts.has_name = status.st_nlink != 0;
       return facts;
     }
     if (!S_ISBLK(status.st_mode)) {
@@ -167,6 +170,15 @@ class HostStorage final : public Storage {
   }
 
  private:
+  // What a file without a name holds is gone with the process: nobody may believe it safe.
+  [[nodiscard]] absl::Status CheckLinked() const {
+    struct stat status {};
+    if (::fstat(fd_.get(), &status) != 0) return ErrnoStatus(errno, path_);
+    if (!had_name_ || status.st_nlink != 0) return absl::OkStatus();
+    return absl::UnavailableError(
+        absl::StrCat(path_, ": the file was deleted: what is written to it will be lost"));
+  }
+
   // One request under way: goes on after short transfers, tries the next way where the host hasn't
   // the first.
   class Transfer final : public IoLoop::Operation {
@@ -187,7 +199,7 @@ class HostStorage final : public Storage {
         case disk::Operation::kWrite:
           return Transferred(result);
         case disk::Operation::kFlush:
-          return result < 0 ? Fail(result) : End(absl::OkStatus());
+          return result < 0 ? Fail(result) : End(storage_.CheckLinked());
         case disk::Operation::kDiscard:
           // A host that can't keeps the bytes, which is a discard too.
           if (result < 0 && !Unsupported(result)) return Fail(result);
@@ -247,7 +259,7 @@ class HostStorage final : public Storage {
       if (result == 0) {
         return End(absl::OutOfRangeError(absl::StrCat(
             storage_.path_, ": offset ", request_->offset + done_,
-            request_->operation == disk::Operation::kRead ? ": the file ends here, it was cut off"
+            request_->operation == disk::Operation::kRead ? ": the file was truncated, it ends here"
                                                           : ": nothing more can be written")));
       }
       done_ += static_cast<uint64_t>(result);
@@ -312,6 +324,7 @@ class HostStorage final : public Storage {
   const std::string path_;
   const UniqueFd fd_;
   const bool read_only_;
+  const bool had_name_;  // when it was opened
   Facts facts_;
   size_t in_flight_ = 0;
   std::vector<std::unique_ptr<Transfer>> spare_;
@@ -353,7 +366,8 @@ Task<absl::StatusOr<std::unique_ptr<Storage>>> Open(IoLoop& loop, std::string pa
     opened = OpenAndLock(path, read_only, extra_flags);
     return 0;
   });
-  [[maybe_unused]] const int64_t zero = co_await call;
+  const int64_t done = co_await call;
+  CHECK(done == 0);
   if (!opened.ok()) co_return opened.status();
   std::unique_ptr<Storage> storage = std::make_unique<HostStorage>(
       loop, std::move(path), std::move(opened->fd), read_only, opened->facts);

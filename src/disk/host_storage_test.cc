@@ -37,7 +37,7 @@ class HostStorageTest : public ::testing::TestWithParam<IoLoop::Engine> {
     loop_ = *std::move(loop);
   }
   std::string File(const std::string& name, size_t bytes) {
-    const std::string path = folder_.path() + "/" + name;
+    std::string path = folder_.path() + "/" + name;
     std::ofstream file(path);
     std::string contents(bytes, '\0');
     for (size_t i = 0; i < bytes; ++i) contents[i] = static_cast<char>(i * 7 + i / 256);
@@ -73,7 +73,7 @@ TEST_P(HostStorageTest, ReadsAndWritesAtAnyOffset) {
 TEST_P(HostStorageTest, TakesMoreBuffersThanOneCallDoes) {
   auto storage = Open(File("a", 1 << 20));
   ASSERT_TRUE(storage.ok());
-  std::vector<uint8_t> bytes(5000 * 3);
+  std::vector<uint8_t> bytes(size_t{5000} * 3);
   std::vector<iovec> buffers;
   for (size_t i = 0; i < 5000; ++i) buffers.push_back({&bytes[3 * i], 3});
   const auto run = [](Storage& s, std::span<const iovec> b) -> Task<absl::Status> {
@@ -95,6 +95,20 @@ TEST_P(HostStorageTest, ReadingPastTheEndIsAnErrorAlsoWhenTheFileWasCutOff) {
   const absl::Status cut = RunTask(*loop_, ReadAt(**storage, 4096, bytes));
   EXPECT_TRUE(absl::IsOutOfRange(cut));
   EXPECT_THAT(std::string(cut.message()), HasSubstr("offset 6000"));
+}
+
+TEST_P(HostStorageTest, FlushingAFileThatWasDeletedIsAnError) {
+  const std::string path = File("a", 8192);
+  auto storage = Open(path);
+  ASSERT_TRUE(storage.ok());
+  EXPECT_TRUE(RunTask(*loop_, Flush(**storage)).ok());
+  ASSERT_EQ(::unlink(path.c_str()), 0);
+  const absl::Status flushed = RunTask(*loop_, Flush(**storage));
+  EXPECT_TRUE(absl::IsUnavailable(flushed));
+  EXPECT_THAT(std::string(flushed.message()), HasSubstr("deleted"));
+  // What it held can still be read.
+  std::vector<uint8_t> bytes(512);
+  EXPECT_TRUE(RunTask(*loop_, ReadAt(**storage, 0, bytes)).ok());
 }
 
 TEST_P(HostStorageTest, ZeroesAndPunchesHoles) {
@@ -166,7 +180,7 @@ TEST_P(HostStorageTest, ManyRequestsInFlightGetEachTheirOwn) {
   int done = 0;
   for (int i = 0; i < kRequests; ++i) {
     offsets.push_back(random() % ((1 << 20) - 16));
-    Start(ReadAt(**storage, offsets[i], results[i]), [&done](absl::Status status) {
+    Start(ReadAt(**storage, offsets[i], results[i]), [&done](const absl::Status& status) {
       EXPECT_TRUE(status.ok()) << status;
       ++done;
     });

@@ -1,9 +1,7 @@
 #include "machine/disk_image.h"
 
-#include <algorithm>
 #include <utility>
 
-#include "absl/strings/str_format.h"
 #include "disk/open_image.h"
 #include "inspect/node.h"
 
@@ -22,14 +20,6 @@ disk::ImageType ToDisk(ImageType type) {
   return disk::ImageType::kRaw;
 }
 
-uint64_t Fnv1a(std::string_view text, uint64_t hash) {
-  for (const char c : text) {
-    hash ^= static_cast<uint8_t>(c);
-    hash *= 0x100'0000'01B3;
-  }
-  return hash;
-}
-
 }  // namespace
 
 Task<absl::StatusOr<std::unique_ptr<disk::Disk>>> OpenDisk(IoLoop& loop, ImageConfig image) {
@@ -38,19 +28,6 @@ Task<absl::StatusOr<std::unique_ptr<disk::Disk>>> OpenDisk(IoLoop& loop, ImageCo
   absl::StatusOr<std::unique_ptr<disk::Disk>> disk =
       co_await disk::OpenImage(loop, std::move(image.path), ToDisk(image.type), options);
   co_return disk;
-}
-
-std::string SerialOf(const disk::Disk& disk) {
-  const std::optional<Guid> identity = disk.identity();
-  if (!identity.has_value()) return SerialOfPath(disk.path());
-  std::string text = identity->ToString();
-  std::erase(text, '-');
-  return text;
-}
-
-std::string SerialOfPath(std::string_view path) {
-  const uint64_t first = Fnv1a(path, 0xCBF2'9CE4'8422'2325);
-  return absl::StrFormat("%016x%016x", first, Fnv1a(path, first));
 }
 
 void Describe(const disk::Disk& disk, inspect::Node& node) {

@@ -80,10 +80,6 @@ class PcMachine final : public Machine, private chipset::PowerSink {
 absl::StatusOr<std::unique_ptr<Machine>> PcMachine::Create(
     std::shared_ptr<hypervisor::Hypervisor> hypervisor, EventLoop& control,
     const MachineConfig& config, PowerObserver observer, const std::stop_token& stop) {
-  if (!config.pmem_disks.empty()) {
-    return absl::UnimplementedError(
-        "devices_config.vpmem_disks[0]: this build doesn't support persistent memory");
-  }
   const hypervisor::HostLimits& limits = hypervisor->limits();
   if (config.processors.count > limits.max_vcpus) {
     return absl::InvalidArgumentError(
@@ -272,9 +268,9 @@ void PcMachine::ModifyScsiDisk(Change change, ScsiDiskConfig disk, std::stop_tok
   devices_->ModifyScsiDisk(change, std::move(disk), std::move(stop), std::move(done));
 }
 
-void PcMachine::ModifyPmemDisk(Change /*change*/, PmemDiskConfig /*disk*/, std::stop_token /*stop*/,
+void PcMachine::ModifyPmemDisk(Change change, PmemDiskConfig disk, std::stop_token stop,
                                ChangeDone done) {
-  done(absl::UnimplementedError("vpmem_disk: this build doesn't support persistent memory"));
+  devices_->ModifyPmemDisk(change, std::move(disk), std::move(stop), std::move(done));
 }
 
 void PcMachine::Inspect(inspect::Node& root) const {

@@ -11,12 +11,14 @@ PluggableDevices::PluggableDevices(const MachineConfig& config, PciTopology& pci
                                    hypervisor::Vm& vm, memory::GuestMemory& memory,
                                    EventLoop& control)
     : control_(control),
-      scsi_(DeviceHost{.pci = pci,
-                       .vm = vm,
-                       .memory = memory,
-                       .units = units_,
-                       .changes = changes_,
-                       .processors = config.processors.count}) {}
+      host_{.pci = pci,
+            .vm = vm,
+            .memory = memory,
+            .units = units_,
+            .changes = changes_,
+            .processors = config.processors.count},
+      pmem_(host_),
+      scsi_(host_) {}
 
 absl::StatusOr<std::unique_ptr<PluggableDevices>> PluggableDevices::Create(
     const MachineConfig& config, PciTopology& pci, hypervisor::Vm& vm, memory::GuestMemory& memory,
@@ -24,6 +26,7 @@ absl::StatusOr<std::unique_ptr<PluggableDevices>> PluggableDevices::Create(
   auto devices =
       std::unique_ptr<PluggableDevices>(new PluggableDevices(config, pci, vm, memory, control));
   RETURN_IF_ERROR(devices->scsi_.AddConfigured(config.scsi_disks));
+  RETURN_IF_ERROR(devices->pmem_.AddConfigured(config.pmem_disks));
   try {
     devices->thread_ = std::thread([raw = devices.get()] {
       SetThreadName("changes");
@@ -53,6 +56,15 @@ void PluggableDevices::ModifyScsiDisk(Change change, ScsiDiskConfig disk, std::s
                  done = OnControl(std::move(done))] { scsi_.Modify(change, disk, stop, done); });
 }
 
-void PluggableDevices::Inspect(inspect::Node& node) const { scsi_.Inspect(node); }
+void PluggableDevices::ModifyPmemDisk(Change change, PmemDiskConfig disk, std::stop_token stop,
+                                      ChangeDone done) {
+  changes_.Post([this, change, disk = std::move(disk), stop = std::move(stop),
+                 done = OnControl(std::move(done))] { pmem_.Modify(change, disk, stop, done); });
+}
+
+void PluggableDevices::Inspect(inspect::Node& node) const {
+  scsi_.Inspect(node);
+  pmem_.Inspect(node);
+}
 
 }  // namespace bothy::machine

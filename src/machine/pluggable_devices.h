@@ -13,6 +13,7 @@
 #include "machine/device_host.h"
 #include "machine/device_units.h"
 #include "machine/machine.h"
+#include "machine/pmem_disks.h"
 #include "machine/scsi_adapters.h"
 #include "support/event_loop.h"
 
@@ -21,8 +22,8 @@ namespace bothy::machine {
 class PluggableDevices {
  public:
   // Those of the configuration are there when this returns. Errors begin with the field
-  // ("devices_config.scsi_disks[3].host_path: ..."). Everything given outlives the object; `control`
-  // is where changes are done.
+  // ("devices_config.scsi_disks[3].host_path: ..."). Everything given outlives the object;
+  // `control` is where changes are done.
   static absl::StatusOr<std::unique_ptr<PluggableDevices>> Create(const MachineConfig& config,
                                                                   PciTopology& pci,
                                                                   hypervisor::Vm& vm,
@@ -34,6 +35,7 @@ class PluggableDevices {
 
   // As Machine's, on the control thread.
   void ModifyScsiDisk(Change change, ScsiDiskConfig disk, std::stop_token stop, ChangeDone done);
+  void ModifyPmemDisk(Change change, PmemDiskConfig disk, std::stop_token stop, ChangeDone done);
   void Inspect(inspect::Node& node) const;
 
   [[nodiscard]] DeviceUnits& units() { return units_; }
@@ -47,6 +49,8 @@ class PluggableDevices {
   EventLoop& control_;
   DeviceUnits units_;
   EventLoop changes_;
+  const DeviceHost host_;
+  PmemDisks pmem_;  // after all that may still access it has gone
   ScsiAdapters scsi_;
   std::thread thread_;
 };

@@ -49,7 +49,8 @@ class ScsiAdapters::Adapter {
     options.name = adapter->name_;
     options.request_queues = static_cast<uint16_t>(
         std::clamp<uint32_t>(host.processors, 1, virtio::kMaxScsiRequestQueues));
-    adapter->target_ = std::make_unique<scsi::Target>();
+    adapter->target_ = std::make_unique<scsi::Target>(
+        [&loop = adapter->loop()](std::function<void()> call) { loop.Post(std::move(call)); });
     adapter->controller_ =
         std::make_unique<ScsiController>(options, *adapter->target_, adapter->loop());
     ASSIGN_OR_RETURN(adapter->function_,
@@ -94,12 +95,17 @@ class ScsiAdapters::Adapter {
   // Opens an image on the adapter's thread, where `done` is called.
   void Open(const ImageConfig& image,
             std::function<void(absl::StatusOr<std::unique_ptr<disk::Disk>>)> done) {
-    loop().Post([this, image, done = std::move(done)] { Start(OpenDisk(loop(), image), done); });
+    loop().Post([this, image, done = std::move(done)] {
+      Start(OpenDisk(loop(), image), [done](absl::StatusOr<std::unique_ptr<disk::Disk>> disk) {
+        absl::Status status = disk.ok() ? scsi::CheckUnit(**disk, {}) : absl::OkStatus();
+        if (!status.ok()) disk = std::move(status);
+        done(std::move(disk));
+      });
+    });
   }
   // On the adapter's thread.
   void Attach(uint16_t lun, std::unique_ptr<disk::Disk> disk) {
-    std::string serial = UniqueSerial(*disk);
-    target_->Attach(lun, std::move(disk), std::move(serial));
+    CHECK_OK(target_->Attach(lun, std::move(disk), {}));
   }
   static void Close(std::unique_ptr<disk::Disk> disk, std::function<void(absl::Status)> done) {
     auto shared = std::make_shared<std::unique_ptr<disk::Disk>>(std::move(disk));
@@ -109,9 +115,11 @@ class ScsiAdapters::Adapter {
     });
   }
 
-  void Add(uint16_t lun, const ImageConfig& image, std::stop_token stop, ChangeDone done);
-  void Remove(uint16_t lun, std::stop_token stop, ChangeDone done);
-  void Update(uint16_t lun, const ImageConfig& image, std::stop_token stop, ChangeDone done);
+  void Add(uint16_t lun, const ImageConfig& image, const std::stop_token& stop,
+           const ChangeDone& done);
+  void Remove(uint16_t lun, const std::stop_token& stop, const ChangeDone& done);
+  void Update(uint16_t lun, const ImageConfig& image, const std::stop_token& stop,
+              const ChangeDone& done);
 
   void Inspect(inspect::Node& node) const;
 
@@ -122,26 +130,17 @@ class ScsiAdapters::Adapter {
   Adapter(uint32_t number, const DeviceHost& host)
       : name_(absl::StrCat("scsi", number)), host_(host) {}
 
-  // Two disks of one chain have the format's identity in common: the second goes by its path.
-  std::string UniqueSerial(const disk::Disk& disk) {
-    std::string serial = SerialOf(disk);
-    bool taken = false;
-    target_->ForEachUnit(
-        [&](uint16_t, const scsi::LogicalUnit& unit) { taken |= unit.serial() == serial; });
-    return taken ? SerialOfPath(disk.path()) : serial;
-  }
-
   void OnChanges(std::function<void()> task) { host_.changes.Post(std::move(task)); }
 
   // Tells the guest, and waits for it within `limit`, or not at all while it is paused. `done` is
   // called on the thread of `changes`.
   using Outcome = EventQueue::Outcome;
   void Announce(ScsiController::Change change, uint16_t lun, std::chrono::seconds limit,
-                std::stop_token stop, std::function<void(Outcome)> done);
-  void Reopen(uint16_t lun, const ImageConfig& image, ChangeDone done);
+                std::stop_token stop, const std::function<void(Outcome)>& done);
+  void Reopen(uint16_t lun, const ImageConfig& image, const ChangeDone& done);
   void Swap(uint16_t lun, std::unique_ptr<disk::Disk> disk, const ImageConfig& image,
-            std::stop_token stop, ChangeDone done);
-  void Refresh(uint16_t lun, std::stop_token stop, ChangeDone done);
+            const std::stop_token& stop, const ChangeDone& done);
+  void Refresh(uint16_t lun, const std::stop_token& stop, const ChangeDone& done);
 
   const std::string name_;
   const DeviceHost host_;
@@ -153,7 +152,7 @@ class ScsiAdapters::Adapter {
 
 void ScsiAdapters::Adapter::Announce(ScsiController::Change change, uint16_t lun,
                                      std::chrono::seconds limit, std::stop_token stop,
-                                     std::function<void(Outcome)> done) {
+                                     const std::function<void(Outcome)>& done) {
   struct Wait {
     explicit Wait(EventLoop& loop) : timer(loop.context()) {}
     asio::steady_timer timer;
@@ -184,8 +183,8 @@ void ScsiAdapters::Adapter::Announce(ScsiController::Change change, uint16_t lun
   wait->on_stop.emplace(std::move(stop), give_up);
 }
 
-void ScsiAdapters::Adapter::Add(uint16_t lun, const ImageConfig& image, std::stop_token stop,
-                                ChangeDone done) {
+void ScsiAdapters::Adapter::Add(uint16_t lun, const ImageConfig& image, const std::stop_token& stop,
+                                const ChangeDone& done) {
   if (const auto taken = images_.find(lun); taken != images_.end()) {
     return done(absl::AlreadyExistsError(
         absl::StrCat("scsi_disk.lun: ", name_, " has ", taken->second.path, " at LUN ", lun)));
@@ -209,10 +208,11 @@ void ScsiAdapters::Adapter::Add(uint16_t lun, const ImageConfig& image, std::sto
   });
 }
 
-void ScsiAdapters::Adapter::Remove(uint16_t lun, std::stop_token stop, ChangeDone done) {
+void ScsiAdapters::Adapter::Remove(uint16_t lun, const std::stop_token& stop,
+                                   const ChangeDone& done) {
   // Whatever the guest does next, what it has written so far is safe.
   loop().Post([this, lun, stop, done] {
-    Start(disk::Flush(*target_->disk(lun)), [this, lun, stop, done](absl::Status flushed) {
+    Start(disk::Flush(*target_->disk(lun)), [this, lun, stop, done](const absl::Status& flushed) {
       OnChanges([this, lun, stop, done, flushed] {
         if (!flushed.ok()) return done(WithContext(flushed, "scsi_disk.lun: flushing"));
         Announce(
@@ -229,7 +229,7 @@ void ScsiAdapters::Adapter::Remove(uint16_t lun, std::stop_token stop, ChangeDon
               }
               loop().Post([this, lun, done] {
                 target_->Detach(lun, [this, lun, done](std::unique_ptr<disk::Disk> disk) {
-                  Close(std::move(disk), [this, lun, done](absl::Status closed) {
+                  Close(std::move(disk), [this, lun, done](const absl::Status& closed) {
                     OnChanges([this, lun, done, closed] {
                       images_.erase(lun);
                       done(WithContext(closed, "scsi_disk.host_path: closing"));
@@ -243,8 +243,8 @@ void ScsiAdapters::Adapter::Remove(uint16_t lun, std::stop_token stop, ChangeDon
   });
 }
 
-void ScsiAdapters::Adapter::Update(uint16_t lun, const ImageConfig& image, std::stop_token stop,
-                                   ChangeDone done) {
+void ScsiAdapters::Adapter::Update(uint16_t lun, const ImageConfig& image,
+                                   const std::stop_token& stop, const ChangeDone& done) {
   const ImageConfig& there = images_.at(lun);
   if (there.path == image.path && there.type == image.type && there.read_only == image.read_only) {
     return Refresh(lun, stop, done);
@@ -266,45 +266,43 @@ void ScsiAdapters::Adapter::Update(uint16_t lun, const ImageConfig& image, std::
 
 // On the adapter's thread, with the next medium open.
 void ScsiAdapters::Adapter::Swap(uint16_t lun, std::unique_ptr<disk::Disk> disk,
-                                 const ImageConfig& image, std::stop_token stop, ChangeDone done) {
+                                 const ImageConfig& image, const std::stop_token& stop,
+                                 const ChangeDone& done) {
   auto next = std::make_shared<std::unique_ptr<disk::Disk>>(std::move(disk));
   target_->TakeMedium(lun, [this, lun, next, image, stop, done](std::unique_ptr<disk::Disk> old) {
     // Closed before the other is in: if that fails, all is as it was.
     auto before = std::make_shared<std::unique_ptr<disk::Disk>>(std::move(old));
-    Start(
-        disk::Flush(**before), [this, lun, next, before, image, stop, done](absl::Status flushed) {
-          if (!flushed.ok()) {
-            std::string serial = UniqueSerial(**before);
-            target_->PutMedium(lun, std::move(*before), std::move(serial));
-            return Close(std::move(*next), [this, done, flushed](const absl::Status&) {
-              OnChanges([done, flushed] { done(WithContext(flushed, "scsi_disk.lun: flushing")); });
-            });
-          }
-          std::string serial = UniqueSerial(**next);
-          target_->PutMedium(lun, std::move(*next), std::move(serial));
-          Close(std::move(*before), [this, lun, image, stop, done](absl::Status closed) {
-            if (!closed.ok()) LogError(name_, std::string(closed.message()));
-            OnChanges([this, lun, image, stop, done] {
-              images_[lun] = image;
-              Announce(ScsiController::Change::kMedium, lun, kGuestLooks, stop,
-                       [done](Outcome) { done(absl::OkStatus()); });
-            });
-          });
+    Start(disk::Flush(**before), [this, lun, next, before, image, stop,
+                                  done](const absl::Status& flushed) {
+      if (!flushed.ok()) {
+        target_->PutMedium(lun, std::move(*before), {}, scsi::Target::MediumChange::kUnchanged);
+        return Close(std::move(*next), [this, done, flushed](const absl::Status&) {
+          OnChanges([done, flushed] { done(WithContext(flushed, "scsi_disk.lun: flushing")); });
         });
+      }
+      target_->PutMedium(lun, std::move(*next), {});
+      Close(std::move(*before), [this, lun, image, stop, done](const absl::Status& closed) {
+        if (!closed.ok()) LogError(name_, std::string(closed.message()));
+        OnChanges([this, lun, image, stop, done] {
+          images_[lun] = image;
+          Announce(ScsiController::Change::kMedium, lun, kGuestLooks, stop,
+                   [done](Outcome) { done(absl::OkStatus()); });
+        });
+      });
+    });
   });
 }
 
 // The same file, opened in another way: it is locked, so the one goes before the other comes.
-void ScsiAdapters::Adapter::Reopen(uint16_t lun, const ImageConfig& image, ChangeDone done) {
+void ScsiAdapters::Adapter::Reopen(uint16_t lun, const ImageConfig& image, const ChangeDone& done) {
   const ImageConfig before = images_.at(lun);
   loop().Post([this, lun, image, before, done] {
     target_->TakeMedium(lun, [this, lun, image, before, done](std::unique_ptr<disk::Disk> old) {
-      Close(std::move(old), [this, lun, image, before, done](absl::Status closed) {
+      Close(std::move(old), [this, lun, image, before, done](const absl::Status& closed) {
         if (!closed.ok()) LogError(name_, std::string(closed.message()));
         Start(OpenDisk(loop(), image), [this, lun, image, before, done](auto disk) {
           if (disk.ok()) {
-            std::string serial = UniqueSerial(**disk);
-            target_->PutMedium(lun, *std::move(disk), std::move(serial));
+            target_->PutMedium(lun, *std::move(disk), {});
             return OnChanges([this, lun, image, done] {
               images_[lun] = image;
               Announce(ScsiController::Change::kMedium, lun, kGuestLooks, {},
@@ -314,12 +312,11 @@ void ScsiAdapters::Adapter::Reopen(uint16_t lun, const ImageConfig& image, Chang
           const absl::Status failed = WithContext(disk.status(), "scsi_disk.host_path");
           Start(OpenDisk(loop(), before), [this, lun, done, failed](auto again) {
             if (again.ok()) {
-              std::string serial = UniqueSerial(**again);
-              target_->PutMedium(lun, *std::move(again), std::move(serial));
+              target_->PutMedium(lun, *std::move(again), {},
+                                 scsi::Target::MediumChange::kUnchanged);
               return OnChanges([done, failed] { done(failed); });
             }
             // It was there a moment ago, and is gone or taken now: the place is empty.
-            target_->PutMedium(lun, nullptr, "");
             target_->Detach(lun, [](std::unique_ptr<disk::Disk>) {});
             OnChanges([this, lun, done, failed] {
               images_.erase(lun);
@@ -333,10 +330,10 @@ void ScsiAdapters::Adapter::Reopen(uint16_t lun, const ImageConfig& image, Chang
   });
 }
 
-void ScsiAdapters::Adapter::Refresh(uint16_t lun, std::stop_token stop, ChangeDone done) {
+void ScsiAdapters::Adapter::Refresh(uint16_t lun, const std::stop_token& stop,
+                                    const ChangeDone& done) {
   loop().Post([this, lun, stop, done] {
-    const absl::Status status = target_->disk(lun)->Refresh();
-    if (status.ok()) target_->Raise(lun, scsi::kCapacityChanged);
+    const absl::Status status = target_->RefreshCapacity(lun).status();
     OnChanges([this, lun, stop, done, status] {
       if (!status.ok()) return done(WithContext(status, "scsi_disk.host_path"));
       Announce(ScsiController::Change::kCapacity, lun, kGuestLooks, stop,
@@ -352,29 +349,32 @@ void ScsiAdapters::Adapter::Inspect(inspect::Node& node) const {
   node.Value("task_management", counters.task_management);
   node.Value("io_engine", io_->loop().engine() == IoLoop::Engine::kUring ? "io_uring" : "threads");
   node.Child("luns", [this](inspect::Node& luns) {
-    target_->ForEachUnit([&](uint16_t lun, const scsi::LogicalUnit& unit) {
-      luns.Child(std::to_string(lun), [&](inspect::Node& one) {
-        const scsi::LogicalUnit::Counters c = unit.counters();
+    for (const scsi::UnitSnapshot& unit : target_->Snapshot()) {
+      luns.Child(std::to_string(unit.lun), [&](inspect::Node& one) {
+        const scsi::UnitCounters& c = unit.counters;
+        one.Value("serial", unit.description.serial);
+        one.Value("commands", c.commands);
+        one.Value("in_flight", c.in_flight);
         one.Value("reads", c.reads);
         one.Value("writes", c.writes);
         one.Value("flushes", c.flushes);
         one.Value("unmaps", c.unmaps);
         one.Value("read_bytes", c.read_bytes);
         one.Value("written_bytes", c.written_bytes);
+        one.Value("unmapped_bytes", c.unmapped_bytes);
+        one.Value("aborted", c.aborted);
+        one.Value("refused", c.refused);
         one.Value("errors", c.errors);
-        one.Value("last_error", unit.last_error());
-        one.Elsewhere("disk", [this, lun](inspect::Later later) {
+        one.Value("last_error", unit.last_error.has_value() ? unit.last_error->text : "");
+        one.Elsewhere("disk", [this, lun = unit.lun](inspect::Later later) {
           io_->loop().Post([this, lun, later = std::move(later)] {
             if (const disk::Disk* disk = target_->disk(lun); disk != nullptr) {
-              later.Describe([&](inspect::Node& facts) {
-                facts.Value("serial", target_->serial(lun));
-                Describe(*disk, facts);
-              });
+              later.Describe([&](inspect::Node& facts) { Describe(*disk, facts); });
             }
           });
         });
       });
-    });
+    }
   });
 }
 
@@ -405,8 +405,9 @@ absl::Status ScsiAdapters::AddConfigured(const std::vector<ScsiDiskConfig>& disk
     results.push_back(promise->get_future());
     const auto lun = static_cast<uint16_t>(disk.lun);
     (*adapter)->Open(disk.image, [adapter = *adapter, lun, promise](Opened opened) {
-      if (opened.ok()) adapter->Attach(lun, *std::move(opened));
-      promise->set_value(opened.status());
+      const absl::Status status = opened.status();
+      if (status.ok()) adapter->Attach(lun, *std::move(opened));
+      promise->set_value(status);
     });
   }
   for (size_t i = 0; i < results.size(); ++i) {
@@ -420,13 +421,13 @@ absl::Status ScsiAdapters::AddConfigured(const std::vector<ScsiDiskConfig>& disk
   return first;
 }
 
-void ScsiAdapters::Modify(Change change, const ScsiDiskConfig& disk, std::stop_token stop,
-                          ChangeDone done) {
+void ScsiAdapters::Modify(Change change, const ScsiDiskConfig& disk, const std::stop_token& stop,
+                          const ChangeDone& done) {
   const auto lun = static_cast<uint16_t>(disk.lun);
   if (change == Change::kAdd) {
     const absl::StatusOr<Adapter*> adapter = AdapterOf(disk.controller, /*hot=*/true);
     if (!adapter.ok()) return done(WithContext(adapter.status(), "scsi_disk.controller"));
-    return (*adapter)->Add(lun, disk.image, std::move(stop), std::move(done));
+    return (*adapter)->Add(lun, disk.image, stop, done);
   }
   Adapter* const adapter = adapters_[disk.controller].get();
   if (adapter == nullptr || !adapter->images_.contains(lun)) {
@@ -434,14 +435,14 @@ void ScsiAdapters::Modify(Change change, const ScsiDiskConfig& disk, std::stop_t
                                                  " has no disk at LUN ", disk.lun)));
   }
   if (change == Change::kUpdate) {
-    return adapter->Update(lun, disk.image, std::move(stop), std::move(done));
+    return adapter->Update(lun, disk.image, stop, done);
   }
   const absl::Status named = CheckNamesImage(disk.image, adapter->images_.at(lun));
   if (!named.ok()) {
     return done(
         absl::Status(named.code(), absl::StrCat("scsi_disk.", std::string(named.message()))));
   }
-  adapter->Remove(lun, std::move(stop), std::move(done));
+  adapter->Remove(lun, stop, done);
 }
 
 void ScsiAdapters::Inspect(inspect::Node& node) const {

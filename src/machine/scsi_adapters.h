@@ -33,7 +33,8 @@ class ScsiAdapters {
   absl::Status AddConfigured(const std::vector<ScsiDiskConfig>& disks);
 
   // As Machine::ModifyScsiDisk, but on the thread of `changes`, where `done` is called, too.
-  void Modify(Change change, const ScsiDiskConfig& disk, std::stop_token stop, ChangeDone done);
+  void Modify(Change change, const ScsiDiskConfig& disk, const std::stop_token& stop,
+              const ChangeDone& done);
 
   // A directory for each adapter: "scsi0".
   void Inspect(inspect::Node& node) const;

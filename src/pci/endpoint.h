@@ -69,12 +69,12 @@ class ConfigHandler {
 };
 
 struct EndpointOptions {
-  std::string name;  // in logs
-  Ids ids;
+  std::string name = {};  // in logs
+  Ids ids = {};
   // Called when the function is reset from outside (its slot loses power, the bus behind its port
   // is reset) after the same has been done to configuration space: the device forgets its driver.
   // On a vCPU thread or on that which unplugs; must not block, nor call the endpoint.
-  std::function<void()> on_bus_reset;
+  std::function<void()> on_bus_reset = nullptr;
 };
 
 struct BarOptions {

@@ -64,8 +64,9 @@ RootPort::~RootPort() = default;
 
 void RootPort::DefineHeader() {
   registers_.Define(kIdRegister, {.reset = kIds});
+  // Firmware would have opened it.
   registers_.Define(kCommandRegister,
-                    {.reset = kStatusCapabilities,
+                    {.reset = kStatusCapabilities | kCommandMemory | kCommandBusMaster,
                      .writable = kCommandMemory | kCommandBusMaster | kCommandParity |
                                  kCommandSerr | kCommandNoInterruptLine});
   registers_.Define(kClassRegister, {.reset = kClass});

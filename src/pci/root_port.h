@@ -40,9 +40,9 @@ struct RootPortOptions {
   uint16_t slot = 0;  // physical slot number, 1..8191, different for every port of a machine
   uint8_t bus = 0;    // the one behind it, as firmware would number it
   // What firmware would have it pass on: multiples of 1 MiB; size 0: nothing.
-  memory::AddressRange memory_window;        // below 4 GiB
-  memory::AddressRange prefetchable_window;  // anywhere
-  bool multifunction = false;                // other functions have the same device number
+  memory::AddressRange memory_window = {};        // below 4 GiB
+  memory::AddressRange prefetchable_window = {};  // anywhere
+  bool multifunction = false;                     // other functions have the same device number
 };
 
 class RootPort final : public Function {

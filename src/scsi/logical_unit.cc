@@ -1,297 +1,290 @@
 #include "scsi/logical_unit.h"
 
 #include <algorithm>
-#include <array>
+#include <bit>
 #include <cstring>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "disk/buffers.h"
+#include "scsi/command_table.h"
+#include "scsi/disk_errors.h"
+#include "scsi/limits.h"
+#include "scsi/unit_identity.h"
 #include "support/check.h"
-#include "support/endian.h"
 
 namespace bothy::scsi {
-namespace {
 
-constexpr uint8_t kReadCapacity16Action = 0x10;
-constexpr uint8_t kGetLbaStatusAction = 0x12;
-constexpr uint8_t kReportOpcodesAction = 0x0C;
-
-}  // namespace
-
-// What there is: also the answer to REPORT SUPPORTED OPERATION CODES.
-std::span<const LogicalUnit::Entry> LogicalUnit::Table() {
-  static constexpr std::array kTable = {
-      Entry{0x00, 6, &LogicalUnit::TestUnitReady, false},
-      Entry{0x03, 6, &LogicalUnit::RequestSense, true},
-      Entry{0x08, 6, &LogicalUnit::Read, false},
-      Entry{0x0A, 6, &LogicalUnit::Write, false},
-      Entry{0x12, 6, &LogicalUnit::Inquiry, true},
-      Entry{0x15, 6, &LogicalUnit::ModeSelect, false},
-      Entry{0x1A, 6, &LogicalUnit::ModeSense, false},
-      Entry{0x1B, 6, &LogicalUnit::StartStopUnit, false},
-      Entry{0x1D, 6, &LogicalUnit::SendDiagnostic, false},
-      Entry{0x1E, 6, &LogicalUnit::PreventMediumRemoval, false},
-      Entry{0x25, 10, &LogicalUnit::ReadCapacity10, false},
-      Entry{0x28, 10, &LogicalUnit::Read, false},
-      Entry{0x2A, 10, &LogicalUnit::Write, false},
-      Entry{0x2E, 10, &LogicalUnit::WriteAndVerify, false},
-      Entry{0x2F, 10, &LogicalUnit::Verify, false},
-      Entry{0x35, 10, &LogicalUnit::SynchronizeCache, false},
-      Entry{0x41, 10, &LogicalUnit::WriteSame, false},
-      Entry{0x42, 10, &LogicalUnit::Unmap, false},
-      Entry{0x55, 10, &LogicalUnit::ModeSelect, false},
-      Entry{0x5A, 10, &LogicalUnit::ModeSense, false},
-      Entry{0x88, 16, &LogicalUnit::Read, false},
-      Entry{0x8A, 16, &LogicalUnit::Write, false},
-      Entry{0x8E, 16, &LogicalUnit::WriteAndVerify, false},
-      Entry{0x8F, 16, &LogicalUnit::Verify, false},
-      Entry{0x91, 16, &LogicalUnit::SynchronizeCache, false},
-      Entry{0x93, 16, &LogicalUnit::WriteSame, false},
-      Entry{0x9E, 16, &LogicalUnit::ServiceActionIn16, false},
-      Entry{0xA3, 12, &LogicalUnit::MaintenanceIn, false},
-      Entry{0xA8, 12, &LogicalUnit::Read, false},
-      Entry{0xAA, 12, &LogicalUnit::Write, false},
-      Entry{0xAE, 12, &LogicalUnit::WriteAndVerify, false},
-      Entry{0xAF, 12, &LogicalUnit::Verify, false},
-  };
-  return kTable;
+absl::Status CheckUnit(const disk::Disk& disk, const LogicalUnitOptions& options) {
+  const disk::Geometry& geometry = disk.geometry();
+  const uint32_t block = geometry.logical_sector_bytes;
+  if (!std::has_single_bit(block) || block < 512 || block > kMaxBlockBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(disk.path(), ": sectors of ", block, " bytes are not supported"));
+  }
+  if (geometry.size_bytes == 0 || geometry.size_bytes % block != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(disk.path(), ": ", geometry.size_bytes,
+                                                   " bytes are no disk of whole sectors"));
+  }
+  if (!options.serial.empty()) {
+    const absl::Status status = CheckInquiryText(options.serial, kMaxSerialBytes);
+    if (!status.ok()) return WithContext(status, "serial");
+  }
+  return WithContext(CheckInquiryText(options.product, kMaxProductBytes), "product");
 }
 
-const LogicalUnit::Entry* LogicalUnit::Find(uint8_t opcode) {
-  const std::span<const Entry> table = Table();
-  const auto at =
-      std::lower_bound(table.begin(), table.end(), opcode,
-                       [](const Entry& entry, uint8_t code) { return entry.opcode < code; });
-  return at != table.end() && at->opcode == opcode ? &*at : nullptr;
+LogicalUnit::LogicalUnit(UnitHost& host, std::unique_ptr<disk::Disk> disk,
+                         LogicalUnitOptions options)
+    : host_(host), disk_(std::move(disk)), options_(std::move(options)) {
+  if (options_.serial.empty()) options_.serial = DefaultSerial(*disk_);
+  Describe();
 }
 
-LogicalUnit::LogicalUnit(std::unique_ptr<disk::Disk> disk, std::string serial)
-    : disk_(std::move(disk)), serial_(std::move(serial)), attentions_{kPowerOn} {}
+LogicalUnit::~LogicalUnit() { CHECK(empty() && abort_waits_.empty() && idle_waits_.empty()); }
 
-LogicalUnit::~LogicalUnit() { CHECK(in_flight_ == 0); }
+void LogicalUnit::Describe() {
+  UnitDescription description = {.serial = options_.serial,
+                                 .product = options_.product,
+                                 .read_only = options_.read_only,
+                                 .format = {},
+                                 .path = {},
+                                 .parents = {},
+                                 .geometry = {},
+                                 .facts = {}};
+  if (disk_ != nullptr) {
+    description.read_only = read_only();
+    description.format = std::string(disk_->format());
+    description.path = disk_->path();
+    description.geometry = disk_->geometry();
+    description.facts = disk_->Facts();
+    for (const disk::Disk* parent = disk_->parent(); parent != nullptr; parent = parent->parent()) {
+      description.parents.push_back(parent->path());
+    }
+  }
+  statistics_->Describe(std::move(description));
+}
 
 void LogicalUnit::Execute(Command& command) {
+  const std::span<const CommandEntry> entries = CommandEntry::Find(command.cdb()[0]);
+  for (const CommandEntry& entry : entries) {
+    if (entry.has_service_action() && entry.service_action != (command.cdb()[1] & 0x1F)) continue;
+    command.entry_ = &entry;
+  }
   command.unit_ = this;
-  command.next_ = first_;
-  command.previous_ = nullptr;
-  if (first_ != nullptr) first_->previous_ = &command;
-  first_ = &command;
-  ++in_flight_;
+  command.sequence_ = next_sequence_++;
+  if (waiting_.empty() && IsItsTurn(command)) {
+    TakeTurn(command);
+  } else {
+    waiting_.PushBack(command);
+  }
+}
 
-  const Entry* entry = Find(command.input_.cdb[0]);
-  if (entry == nullptr) return Check(command, kInvalidOpcode);
-  if (!attentions_.empty() && !entry->despite_attention) {
+bool LogicalUnit::IsItsTurn(const Command& command) const {
+  if (!MayRun()) return false;
+  const CommandEntry* entry = command.entry_;
+  const bool alone = command.input_.attribute == TaskAttribute::kOrdered ||
+                     (entry != nullptr && entry->has(kAlone));
+  return !alone || (running_.empty() && bulk_waiting_.empty());
+}
+
+void LogicalUnit::TakeTurn(Command& command) {
+  const bool bulk = command.entry_ != nullptr && command.entry_->has(kBulk);
+  if (bulk && bulk_running_) return bulk_waiting_.PushBack(command);
+  Run(command);
+}
+
+void LogicalUnit::StartWaiting() {
+  // Commands that end at once come back here: the loop further up the stack goes on, so that the
+  // stack doesn't grow with their number.
+  if (starting_) return;
+  starting_ = true;
+  while (true) {
+    if (!bulk_waiting_.empty() && !bulk_running_ && MayRun()) {
+      Run(bulk_waiting_.PopFront());
+    } else if (!waiting_.empty() && IsItsTurn(*waiting_.first())) {
+      TakeTurn(waiting_.PopFront());
+    } else {
+      break;
+    }
+  }
+  starting_ = false;
+}
+
+void LogicalUnit::Run(Command& command) {
+  running_.PushBack(command);
+  host_.Enter();
+  statistics_->commands.Add(1);
+  statistics_->in_flight.Add(1);
+  const CommandEntry* entry = command.entry_;
+  if (entry != nullptr) {
+    if (entry->has(kAlone)) barrier_running_ = true;
+    if (entry->has(kBulk)) bulk_running_ = true;
+  }
+  if (command.input_.attribute == TaskAttribute::kOrdered) barrier_running_ = true;
+  Dispatch(command);
+}
+
+void LogicalUnit::Dispatch(Command& command) {
+  const CommandEntry* entry = command.entry_;
+  // SAM-5, 5.14.
+  if (!attentions_.empty() && (entry == nullptr || !entry->has(kDespiteAttention))) {
     const Condition attention = attentions_.front();
     attentions_.erase(attentions_.begin());
     return Check(command, attention);
   }
-  // NACA and the reserved bits of the control byte (SAM-5, 5.2).
+  if (entry == nullptr) {
+    if (CommandEntry::Find(command.cdb()[0]).empty()) return Check(command, kInvalidOpcode);
+    return InvalidField(command, 1, 4);  // the service action
+  }
+  if (entry->has(kUnmaps) && !can_unmap()) return Check(command, kInvalidOpcode);
+  // NACA: auto contingent allegiance isn't supported (SAM-5, 5.2).
   const auto control = static_cast<uint16_t>(entry->length - 1);
-  if ((command.input_.cdb[control] & 0x04) != 0) return InvalidField(command, control);
+  if ((command.cdb()[control] & 0x04) != 0) return InvalidField(command, control, 2);
+  if (entry->has(kNeedsMedium)) {
+    if (stopped_) return Check(command, kStopped);
+    // Somebody truncated the file to nothing and had us look again.
+    if (blocks() == 0) return Check(command, kMediumNotPresent);
+  }
+  if (entry->has(kWrites) && read_only()) return Check(command, kWriteProtected);
   (this->*entry->handler)(command);
 }
 
-void LogicalUnit::Good(Command& command) {
-  command.status = Status::kGood;
-  End(command);
-}
-
-void LogicalUnit::Check(Command& command, const Condition& condition) {
-  command.status = Status::kCheckCondition;
-  command.sense_.Set(condition);
-  End(command);
-}
-
-void LogicalUnit::InvalidField(Command& command, uint16_t byte) {
-  command.status = Status::kCheckCondition;
-  command.sense_.Set(kInvalidFieldInCdb);
-  command.sense_.PointAt(byte, /*in_cdb=*/true);
-  End(command);
-}
-
-void LogicalUnit::InvalidParameter(Command& command, uint16_t byte) {
-  command.status = Status::kCheckCondition;
-  command.sense_.Set(kInvalidFieldInParameters);
-  command.sense_.PointAt(byte, /*in_cdb=*/false);
-  End(command);
-}
-
-void LogicalUnit::EndAs(Command& command, Outcome outcome) {
-  command.outcome = outcome;
-  End(command);
+// It goes as if it had never come.
+void LogicalUnit::EndUnstarted(Command& command) {
+  command.outcome = command.abort_as_;
+  command.residual = command.input_.data_in_bytes + command.input_.data_out_bytes;
+  command.unit_ = nullptr;
+  statistics_->aborted.Add(1);
+  command.Complete();
 }
 
 void LogicalUnit::End(Command& command) {
-  if (command.status == Status::kCheckCondition) {
-    command.residual = std::max(command.input_.data_in_bytes, command.input_.data_out_bytes);
-    command.data_in_written = 0;
+  const bool aborted = command.aborted();
+  if (aborted) {
+    command.outcome = command.abort_as_;
+    statistics_->aborted.Add(1);
   }
-  // Marked while its I/O was under way; what it did is done.
-  if (command.abort_as_ != Outcome::kOk) command.outcome = command.abort_as_;
-  if (command.next_ != nullptr) command.next_->previous_ = command.previous_;
-  (command.previous_ != nullptr ? command.previous_->next_ : first_) = command.next_;
+  if (command.outcome != Outcome::kOk || command.status != Status::kGood) {
+    command.data_in_written = 0;
+    command.data_out_taken_ = 0;
+  }
+  if (command.outcome != Outcome::kOk) {
+    command.status = Status::kGood;
+    command.sense_.clear();
+  }
+  command.residual = command.input_.data_in_bytes - command.data_in_written +
+                     command.input_.data_out_bytes - command.data_out_taken_;
+  running_.Remove(command);
   command.unit_ = nullptr;
-  --in_flight_;
+  const CommandEntry* entry = command.entry_;
+  if (running_.empty()) barrier_running_ = false;  // one that is alone was the last
+  if (entry != nullptr && entry->has(kBulk)) bulk_running_ = false;
+  statistics_->in_flight.Subtract(1);
   command.Complete();
-  if (in_flight_ != 0) return;
-  // The last of these may destroy the unit.
-  for (const std::function<void()>& idle : std::exchange(on_idle_, {})) idle();
+
+  host_.Leave();
+  if (aborted) {
+    for (auto wait = abort_waits_.begin(); wait != abort_waits_.end();) {
+      bool left = false;
+      for (Command* other = running_.first(); other != nullptr; other = CommandList::Next(*other)) {
+        left |= other->aborted() && other->sequence_ < wait->before;
+      }
+      if (left) {
+        ++wait;
+        continue;
+      }
+      host_.Post(std::move(wait->done));
+      wait = abort_waits_.erase(wait);
+    }
+  }
+  StartWaiting();
+  if (running_.empty() && !idle_waits_.empty()) {
+    for (std::function<void()>& idle : std::exchange(idle_waits_, {})) host_.Post(std::move(idle));
+  }
+}
+
+void LogicalUnit::Check(Command& command, const SenseData& sense) {
+  command.status = Status::kCheckCondition;
+  command.sense_.Encode(
+      sense, descriptor_sense_ ? EncodedSense::Format::kDescriptor : EncodedSense::Format::kFixed);
+  if (sense.condition.key == SenseKey::kIllegalRequest) statistics_->refused.Add(1);
+  End(command);
+}
+
+void LogicalUnit::InvalidField(Command& command, uint16_t byte, std::optional<uint8_t> bit) {
+  Check(command, {.condition = kInvalidFieldInCdb,
+                  .field = FieldPointer{FieldPointer::Place::kCdb, byte, bit}});
+}
+
+void LogicalUnit::InvalidParameter(Command& command, uint16_t byte, std::optional<uint8_t> bit) {
+  Check(command, {.condition = kInvalidFieldInParameters,
+                  .field = FieldPointer{FieldPointer::Place::kParameters, byte, bit}});
+}
+
+void LogicalUnit::Overrun(Command& command) {
+  command.outcome = Outcome::kOverrun;
+  End(command);
 }
 
 void LogicalUnit::Return(Command& command, std::span<const uint8_t> data,
                          uint64_t allocation_length) {
-  size_t left = std::min<uint64_t>({data.size(), allocation_length, command.input_.data_in_bytes});
-  command.data_in_written = left;
-  command.residual = command.input_.data_in_bytes - left;
-  for (const iovec& buffer : command.input_.data_in) {
-    const size_t part = std::min(buffer.iov_len, left);
-    std::memcpy(buffer.iov_base, data.data(), part);
-    data = data.subspan(part);
-    left -= part;
-    if (left == 0) break;
-  }
+  const std::span<const uint8_t> sent =
+      data.first(std::min<uint64_t>(data.size(), allocation_length));
+  if (sent.size() > command.input_.data_in_bytes) return Overrun(command);
+  disk::CopyInto(command.input_.data_in, 0, sent);
+  command.data_in_written = sent.size();
   Good(command);
 }
 
-size_t LogicalUnit::Abort(Outcome as, const uint64_t* tag) {
-  size_t count = 0;
-  for (Command* command = first_; command != nullptr; command = command->next_) {
-    if (tag != nullptr && command->input_.tag != *tag) continue;
-    command->abort_as_ = as;
-    ++count;
+bool LogicalUnit::TakeDataOut(Command& command, uint64_t skip, std::span<uint8_t> into) {
+  const uint64_t room = command.input_.data_out_bytes;
+  if (skip > room || into.size() > room - skip) {
+    Overrun(command);
+    return false;
   }
-  return count;
+  command.data_out_taken_ = std::max<uint64_t>(command.data_out_taken_, skip + into.size());
+  disk::ForEachPiece(command.input_.data_out, skip, into.size(), [&](uint8_t* data, size_t size) {
+    std::memcpy(into.data(), data, size);
+    into = into.subspan(size);
+  });
+  return true;
 }
 
-bool LogicalUnit::Knows(uint64_t tag) const {
-  for (const Command* command = first_; command != nullptr; command = command->next_) {
-    if (command->input_.tag == tag) return true;
+void LogicalUnit::DiskFailed(Command& command, disk::Operation operation, uint64_t offset,
+                             const absl::Status& status) {
+  std::string text = absl::StrCat(std::string(OperationName(operation)), " at ", offset, ": ",
+                                  std::string(absl::StatusCodeToString(status.code())), ": ",
+                                  std::string(status.message()));
+  log_.Log(LogLevel::kWarning, "scsi", absl::StrCat(disk_->path(), ": ", text));
+  statistics_->RecordError(std::move(text));
+  SenseData sense = {.condition = ConditionOf(operation, status)};
+  const bool of_block = operation != disk::Operation::kFlush;
+  if (of_block && sense.condition.key == SenseKey::kMediumError) {
+    sense.information = offset / block_bytes();
   }
-  return false;
+  Check(command, sense);
 }
 
-void LogicalUnit::WhenIdle(std::function<void()> idle) {
-  if (in_flight_ == 0) return idle();
-  on_idle_.push_back(std::move(idle));
-}
-
-std::unique_ptr<disk::Disk> LogicalUnit::ReplaceDisk(std::unique_ptr<disk::Disk> disk,
-                                                     std::string serial) {
-  CHECK(in_flight_ == 0);
-  serial_ = std::move(serial);
-  stopped_ = false;
-  return std::exchange(disk_, std::move(disk));
-}
-
-LogicalUnit::Counters LogicalUnit::counters() const {
-  const auto get = [](const std::atomic<uint64_t>& counter) {
-    return counter.load(std::memory_order_relaxed);
-  };
-  return {.reads = get(reads_),
-          .writes = get(writes_),
-          .flushes = get(flushes_),
-          .unmaps = get(unmaps_),
-          .read_bytes = get(read_bytes_),
-          .written_bytes = get(written_bytes_),
-          .errors = get(errors_)};
-}
-
-std::string LogicalUnit::last_error() const {
-  const std::lock_guard lock(error_mutex_);
-  return last_error_;
-}
-
-void LogicalUnit::TestUnitReady(Command& command) {
-  if (stopped_) return Check(command, kStopped);
-  Good(command);
-}
-
-void LogicalUnit::StartStopUnit(Command& command) {
-  const uint8_t flags = command.input_.cdb[4];
-  // Power conditions and ejection are of other devices; the bits are accepted as no change.
-  if ((flags & 0xF0) == 0 && (flags & 0x02) == 0) {
-    // What stops keeps its data: NO_FLUSH isn't asked about.
-    stopped_ = (flags & 0x01) == 0;
-    if (stopped_) return SynchronizeCache(command);
+void LogicalUnit::Count(disk::Operation operation, uint64_t bytes, bool may_deallocate) {
+  switch (operation) {
+    case disk::Operation::kRead:
+      statistics_->reads.Add(1);
+      return statistics_->read_bytes.Add(bytes);
+    case disk::Operation::kWrite:
+      statistics_->writes.Add(1);
+      return statistics_->written_bytes.Add(bytes);
+    case disk::Operation::kFlush:
+      return statistics_->flushes.Add(1);
+    case disk::Operation::kWriteZeroes:
+      if (!may_deallocate) {
+        statistics_->writes.Add(1);
+        return statistics_->written_bytes.Add(bytes);
+      }
+      [[fallthrough]];
+    case disk::Operation::kDiscard:
+      statistics_->unmaps.Add(1);
+      return statistics_->unmapped_bytes.Add(bytes);
   }
-  Good(command);
-}
-
-void LogicalUnit::RequestSense(Command& command) {
-  const bool descriptor = (command.input_.cdb[1] & 1) != 0;
-  if (descriptor) return InvalidField(command, 1);
-  Sense sense;
-  sense.Set({});
-  if (!attentions_.empty()) {
-    sense.Set(attentions_.front());
-    attentions_.erase(attentions_.begin());
-  } else if (stopped_) {
-    sense.Set(kStopped);
-  }
-  Return(command, sense.bytes(), command.input_.cdb[4]);
-}
-
-void LogicalUnit::PreventMediumRemoval(Command& command) {
-  // The medium isn't the guest's to remove.
-  Good(command);
-}
-
-void LogicalUnit::SendDiagnostic(Command& command) {
-  // Only the default self-test, which has nothing to find.
-  if ((command.input_.cdb[1] & 0x04) == 0) return InvalidField(command, 1);
-  Good(command);
-}
-
-void LogicalUnit::ServiceActionIn16(Command& command) {
-  switch (command.input_.cdb[1] & 0x1F) {
-    case kReadCapacity16Action:
-      return ReadCapacity16(command);
-    case kGetLbaStatusAction:
-      return GetLbaStatus(command);
-    default:
-      return InvalidField(command, 1);
-  }
-}
-
-void LogicalUnit::MaintenanceIn(Command& command) {
-  if ((command.input_.cdb[1] & 0x1F) != kReportOpcodesAction) return InvalidField(command, 1);
-  ReportOpcodes(command);
-}
-
-// SPC-5, 6.35.
-void LogicalUnit::ReportOpcodes(Command& command) {
-  const uint8_t* cdb = command.input_.cdb.data();
-  const uint32_t allocation = LoadBe<uint32_t>(cdb + 6);
-  const uint8_t options = cdb[2] & 7;
-  if ((cdb[2] & 0x80) != 0) return InvalidField(command, 2);  // RCTD: no timeouts are known
-  std::vector<uint8_t> data;
-  if (options == 0) {
-    data.resize(4);
-    for (const Entry& entry : Table()) {
-      const std::array<uint8_t, 8> descriptor = {entry.opcode, 0, 0, 0, 0, 0, 0, entry.length};
-      data.insert(data.end(), descriptor.begin(), descriptor.end());
-    }
-    StoreBe(data.data(), static_cast<uint32_t>(data.size() - 4));
-    return Return(command, data, allocation);
-  }
-  if (options > 3) return InvalidField(command, 2);
-  const Entry* entry = Find(cdb[3]);
-  const uint16_t action = LoadBe<uint16_t>(cdb + 4);
-  bool supported = entry != nullptr;
-  if (cdb[3] == 0x9E) {
-    supported = action == kReadCapacity16Action || action == kGetLbaStatusAction;
-  } else if (cdb[3] == 0xA3) {
-    supported = action == kReportOpcodesAction;
-  } else if (options == 2) {
-    return InvalidField(command, 4);  // this operation code has no service actions
-  }
-  data.resize(4);
-  data[1] = supported ? 3 : 1;
-  if (supported) {
-    StoreBe(&data[2], uint16_t{entry->length});
-    data.resize(4 + size_t{entry->length}, 0xFF);
-    data[4] = entry->opcode;
-  }
-  Return(command, data, allocation);
 }
 
 }  // namespace bothy::scsi

@@ -1,11 +1,12 @@
 #include "scsi/target.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
-#include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "disk/buffers.h"
 #include "scsi/inquiry.h"
+#include "scsi/unit_identity.h"
 #include "support/check.h"
 #include "support/endian.h"
 
@@ -16,198 +17,245 @@ constexpr uint8_t kRequestSense = 0x03;
 constexpr uint8_t kInquiry = 0x12;
 constexpr uint8_t kReportLuns = 0xA0;
 
-// Data of a command that no unit answers, no more than there is room for.
-uint64_t Deliver(std::span<const iovec> buffers, std::span<const uint8_t> data) {
-  uint64_t written = 0;
-  for (const iovec& buffer : buffers) {
-    const size_t part = std::min(buffer.iov_len, data.size());
-    std::memcpy(buffer.iov_base, data.data(), part);
-    data = data.subspan(part);
-    written += part;
-  }
-  return written;
-}
-
-// Calls `done` when it has been called for each of several.
-std::function<void()> AfterAll(size_t count, std::function<void()> done) {
-  auto left = std::make_shared<size_t>(count);
-  return [left, done = std::move(done)] {
-    if (--*left == 0) done();
-  };
-}
-
 }  // namespace
 
 Target::~Target() {
-  for (const auto& unit : units_) CHECK(unit == nullptr);
+  CHECK(running_ == 0 && parked_.empty() && leaving_.empty() && !on_quiet_);
+  for (const std::unique_ptr<LogicalUnit>& unit : units_) CHECK(unit == nullptr);
 }
 
 void Target::Execute(Command& command) {
-  if (ReportLuns(command)) return command.Complete();
-  const uint16_t lun = command.input_.lun;
-  if (lun >= kMaxLuns || units_[lun] == nullptr) return ExecuteWithoutUnit(command);
-  if (busy_[lun]) {
-    command.status = Status::kBusy;
-    return command.Complete();
-  }
-  units_[lun]->Execute(command);
+  if (paused()) return parked_.PushBack(command);
+  if (command.unit_gone_) return ExecuteWithoutUnit(command);
+  if (LogicalUnit* unit = Unit(command.input_.lun)) return unit->Execute(command);
+  ExecuteWithoutUnit(command);
 }
 
-// SPC-5, 6.33. Any unit answers it, and a place without one.
-bool Target::ReportLuns(Command& command) {
-  const uint8_t* cdb = command.input_.cdb.data();
-  if (cdb[0] != kReportLuns) return false;
-  std::vector<uint8_t> data(8);
-  constexpr uint8_t kWellKnownOnly = 0x01;
-  const uint8_t select = cdb[2];
-  if (select > 2) {
-    command.status = Status::kCheckCondition;
-    command.sense_.Set(kInvalidFieldInCdb);
-    command.sense_.PointAt(2, /*in_cdb=*/true);
-    return true;
-  }
-  for (uint16_t lun = 0; lun < kMaxLuns && select != kWellKnownOnly; ++lun) {
-    if (units_[lun] == nullptr) continue;
-    // Peripheral device addressing.
-    data.insert(data.end(), {0, static_cast<uint8_t>(lun), 0, 0, 0, 0, 0, 0});
-  }
-  StoreBe(data.data(), static_cast<uint32_t>(data.size() - 8));
-  const uint64_t allocation = LoadBe<uint32_t>(cdb + 6);
-  const size_t length = std::min<uint64_t>(allocation, data.size());
-  command.data_in_written = Deliver(command.input_.data_in, {data.data(), length});
-  command.residual = command.input_.data_in_bytes - command.data_in_written;
-  return true;
-}
-
+// SPC-5, 6.1: what a target answers for a place without a unit.
 void Target::ExecuteWithoutUnit(Command& command) {
-  const uint8_t* cdb = command.input_.cdb.data();
-  const uint64_t room = command.input_.data_in_bytes;
-  if (cdb[0] == kInquiry && (cdb[1] & 1) == 0 && cdb[2] == 0) {
-    const auto data = StandardInquiry(/*present=*/false);
-    const size_t length = std::min<size_t>(LoadBe<uint16_t>(cdb + 3), data.size());
-    command.data_in_written = Deliver(command.input_.data_in, {data.data(), length});
-    command.residual = room - command.data_in_written;
-  } else if (cdb[0] == kRequestSense) {
-    Sense sense;
-    sense.Set(kUnitNotSupported);
-    const size_t length = std::min<size_t>(cdb[4], sense.bytes().size());
-    command.data_in_written = Deliver(command.input_.data_in, sense.bytes().first(length));
-    command.residual = room - command.data_in_written;
-  } else {
-    command.status = Status::kCheckCondition;
-    command.sense_.Set(kUnitNotSupported);
-    command.residual = std::max(room, command.input_.data_out_bytes);
+  const uint8_t* cdb = command.cdb();
+  std::vector<uint8_t> data;
+  uint64_t allocation_length = 0;
+  SenseData failure;
+  EncodedSense encoded;
+  switch (cdb[0]) {
+    case kInquiry: {
+      if ((cdb[1] & 0x01) != 0 || cdb[2] != 0) {
+        const auto byte = static_cast<uint16_t>(cdb[2] != 0 ? 2 : 1);
+        failure = {.condition = kInvalidFieldInCdb,
+                   .field = FieldPointer{FieldPointer::Place::kCdb, byte, {}}};
+        break;
+      }
+      const auto inquiry = StandardInquiry(std::nullopt);
+      data.assign(inquiry.begin(), inquiry.end());
+      allocation_length = LoadBe<uint16_t>(cdb + 3);
+      break;
+    }
+    case kReportLuns: {
+      std::optional<std::vector<uint8_t>> list = LunList(Inventory(), cdb[2]);
+      if (!list.has_value()) {
+        failure = {.condition = kInvalidFieldInCdb,
+                   .field = FieldPointer{FieldPointer::Place::kCdb, 2, {}}};
+        break;
+      }
+      OnInventoryReported();
+      data = *std::move(list);
+      allocation_length = LoadBe<uint32_t>(cdb + 6);
+      break;
+    }
+    case kRequestSense: {
+      const bool descriptors = (cdb[1] & 0x01) != 0;
+      encoded.Encode({.condition = kUnitNotSupported}, descriptors
+                                                           ? EncodedSense::Format::kDescriptor
+                                                           : EncodedSense::Format::kFixed);
+      data.assign(encoded.bytes().begin(), encoded.bytes().end());
+      allocation_length = cdb[4];
+      break;
+    }
+    default:
+      failure = {.condition = kUnitNotSupported};
   }
+  const uint64_t length = std::min<uint64_t>(data.size(), allocation_length);
+  if (failure.condition != kNoCondition) {
+    command.status = Status::kCheckCondition;
+    command.sense_.Encode(failure, EncodedSense::Format::kFixed);
+  } else if (length > command.input_.data_in_bytes) {
+    command.outcome = Outcome::kOverrun;
+  } else {
+    disk::CopyInto(command.input_.data_in, 0, std::span(data).first(length));
+    command.data_in_written = length;
+  }
+  command.residual =
+      command.input_.data_in_bytes - command.data_in_written + command.input_.data_out_bytes;
   command.Complete();
 }
 
-void Target::Manage(TaskFunction function, uint16_t lun, uint64_t tag,
-                    std::function<void(TaskResponse)> done) {
-  const auto complete = [done] { done(TaskResponse::kComplete); };
-  if (function == TaskFunction::kNexusReset) {
-    const auto after = AfterAll(kMaxLuns, complete);
-    for (const auto& unit : units_) {
-      if (unit == nullptr) {
-        after();
-        continue;
-      }
-      unit->Abort(Outcome::kReset, nullptr);
-      unit->Raise(kUnitReset);
-      unit->WhenIdle(after);
-    }
-    return;
+absl::Status Target::Attach(uint16_t lun, std::unique_ptr<disk::Disk> disk,
+                            const LogicalUnitOptions& options) {
+  if (lun >= kMaxLuns) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("LUN ", lun, " is out of range 0..", kMaxLuns - 1));
   }
-  if (lun >= kMaxLuns || units_[lun] == nullptr) return done(TaskResponse::kIncorrectLun);
+  if (units_[lun] != nullptr) {
+    return absl::AlreadyExistsError(absl::StrCat("LUN ", lun, ": another disk is there"));
+  }
+  RETURN_IF_ERROR(CheckUnit(*disk, options));
+  LogicalUnitOptions named = Named(lun, *disk, options);
+  UnitHost& host = *this;
+  units_[lun] = std::make_unique<LogicalUnit>(host, std::move(disk), std::move(named));
+  Publish(lun, units_[lun]->statistics());
+  RaiseInventoryChange(lun);
+  return absl::OkStatus();
+}
+
+bool Target::IsSerialTaken(uint16_t lun, const std::string& serial) const {
+  for (uint16_t other = 0; other < kMaxLuns; ++other) {
+    if (other == lun || units_[other] == nullptr) continue;
+    if (units_[other]->options().serial == serial) return true;
+  }
+  return false;
+}
+
+// A guest that sees one name twice takes the two for one disk.
+LogicalUnitOptions Target::Named(uint16_t lun, const disk::Disk& disk,
+                                 const LogicalUnitOptions& options) const {
+  LogicalUnitOptions named = options;
+  if (!named.serial.empty()) return named;
+  named.serial = DefaultSerial(disk);
+  if (IsSerialTaken(lun, named.serial)) named.serial = SerialOfPath(disk.path());
+  if (IsSerialTaken(lun, named.serial)) named.serial += absl::StrCat("-", lun);
+  return named;
+}
+
+void Target::Detach(uint16_t lun, DiskDone done) {
+  CHECK(Has(lun));
   LogicalUnit& unit = *units_[lun];
-  switch (function) {
-    case TaskFunction::kAbortTask:
-      unit.Abort(Outcome::kAborted, &tag);
-      return unit.WhenIdle(complete);
-    case TaskFunction::kAbortTaskSet:
-    case TaskFunction::kClearTaskSet:
-      unit.Abort(Outcome::kAborted, nullptr);
-      return unit.WhenIdle(complete);
-    case TaskFunction::kLogicalUnitReset:
-      unit.Abort(Outcome::kReset, nullptr);
-      unit.Raise(kUnitReset);
-      return unit.WhenIdle(complete);
-    case TaskFunction::kQueryTask:
-      return done(unit.Knows(tag) ? TaskResponse::kSucceeded : TaskResponse::kComplete);
-    case TaskFunction::kQueryTaskSet:
-      return done(unit.idle() ? TaskResponse::kComplete : TaskResponse::kSucceeded);
-    case TaskFunction::kClearAca:  // no command ever establishes one: NACA is refused
-    case TaskFunction::kNexusReset:
-      return done(TaskResponse::kRejected);
+  CHECK(!unit.held() || unit.disk() == nullptr);
+  leaving_.push_back(std::move(units_[lun]));
+  Publish(lun, nullptr);
+  RaiseInventoryChange(lun);
+  // What was meant for this disk mustn't reach another one that comes to its place.
+  for (Command* parked = parked_.first(); parked != nullptr; parked = CommandList::Next(*parked)) {
+    if (parked->input_.lun == lun) parked->unit_gone_ = true;
   }
-}
-
-void Target::Attach(uint16_t lun, std::unique_ptr<disk::Disk> disk, std::string serial) {
-  CHECK(lun < kMaxLuns && units_[lun] == nullptr);
-  auto unit = std::make_unique<LogicalUnit>(std::move(disk), std::move(serial));
-  const std::lock_guard lock(units_mutex_);
-  units_[lun] = std::move(unit);
-}
-
-void Target::Detach(uint16_t lun, std::function<void(std::unique_ptr<disk::Disk>)> done) {
-  std::shared_ptr<LogicalUnit> unit;
-  {
-    const std::lock_guard lock(units_mutex_);
-    unit = std::move(units_[lun]);
+  while (Command* waiting = unit.TakeWaiting()) {
+    waiting->unit_gone_ = true;
+    Execute(*waiting);
   }
-  CHECK(unit != nullptr);
-  LogicalUnit& leaving = *unit;
-  leaving.WhenIdle(
-      [unit = std::move(unit), done = std::move(done)] { done(unit->ReplaceDisk(nullptr, "")); });
+  unit.WhenIdle([this, &unit, done = std::move(done)] {
+    std::unique_ptr<disk::Disk> disk = unit.TakeDisk();
+    std::erase_if(leaving_, [&unit](const auto& leaving) { return leaving.get() == &unit; });
+    done(std::move(disk));
+  });
 }
 
-void Target::TakeMedium(uint16_t lun, std::function<void(std::unique_ptr<disk::Disk>)> done) {
-  CHECK(units_[lun] != nullptr && !busy_[lun]);
-  busy_[lun] = true;
-  units_[lun]->WhenIdle(
-      [this, lun, done = std::move(done)] { done(units_[lun]->ReplaceDisk(nullptr, "")); });
+void Target::TakeMedium(uint16_t lun, DiskDone done) {
+  CHECK(Has(lun));
+  LogicalUnit& unit = *units_[lun];
+  CHECK(!unit.held());
+  unit.HoldForMedium();
+  unit.WhenIdle([&unit, done = std::move(done)] { done(unit.TakeDisk()); });
 }
 
-void Target::PutMedium(uint16_t lun, std::unique_ptr<disk::Disk> disk, std::string serial) {
-  CHECK(busy_[lun]);
-  busy_[lun] = false;
-  units_[lun]->ReplaceDisk(std::move(disk), std::move(serial));
-  units_[lun]->Raise(kMediumChanged);
+void Target::PutMedium(uint16_t lun, std::unique_ptr<disk::Disk> disk,
+                       const LogicalUnitOptions& options, MediumChange change) {
+  CHECK(Has(lun));
+  LogicalUnit& unit = *units_[lun];
+  CHECK(unit.held() && unit.disk() == nullptr);
+  CHECK_OK(CheckUnit(*disk, options));
+  LogicalUnitOptions named = Named(lun, *disk, options);
+  const bool renamed =
+      named.serial != unit.options().serial || named.product != unit.options().product;
+  unit.PutDisk(std::move(disk), std::move(named));
+  if (change == MediumChange::kChanged) {
+    unit.Raise(kMediumChanged);
+    unit.Raise(kCapacityChanged);
+    if (renamed) unit.Raise(kInquiryDataChanged);
+  }
+  unit.StartWaiting();
 }
 
-disk::Disk* Target::disk(uint16_t lun) {
-  return units_[lun] == nullptr ? nullptr : units_[lun]->disk();
+absl::StatusOr<bool> Target::RefreshCapacity(uint16_t lun) {
+  LogicalUnit* const unit = Unit(lun);
+  if (unit == nullptr) return absl::NotFoundError(absl::StrCat("LUN ", lun, ": no disk is there"));
+  if (unit->disk() == nullptr) {
+    return absl::FailedPreconditionError(absl::StrCat("LUN ", lun, ": the medium is out"));
+  }
+  const disk::Geometry before = unit->disk()->geometry();
+  RETURN_IF_ERROR(unit->disk()->Refresh());
+  unit->Describe();
+  if (unit->disk()->geometry() == before) return false;
+  unit->Raise(kCapacityChanged);
+  return true;
 }
 
-std::string_view Target::serial(uint16_t lun) const {
-  return units_[lun] == nullptr ? std::string_view() : units_[lun]->serial();
-}
-
-void Target::Raise(uint16_t lun, const Condition& attention) {
-  if (units_[lun] != nullptr) units_[lun]->Raise(attention);
+disk::Disk* Target::disk(uint16_t lun) const {
+  const LogicalUnit* const unit = Unit(lun);
+  return unit == nullptr ? nullptr : unit->disk();
 }
 
 void Target::Quiesce(std::function<void()> done) {
-  const auto after = AfterAll(kMaxLuns, std::move(done));
-  for (const auto& unit : units_) {
-    if (unit == nullptr) {
-      after();
-    } else {
-      unit->WhenIdle(after);
-    }
+  CHECK(!paused_ && !on_quiet_);
+  paused_ = true;
+  if (running_ == 0) return done();
+  on_quiet_ = std::move(done);
+}
+
+void Target::OnQuiet() {
+  Post([this] { std::exchange(on_quiet_, nullptr)(); });
+}
+
+void Target::Resume() {
+  if (!paused_) return;
+  CHECK(!on_quiet_);
+  paused_ = false;
+  for (const std::unique_ptr<LogicalUnit>& unit : units_) {
+    if (unit != nullptr) unit->StartWaiting();
+  }
+  for (CommandList parked = std::exchange(parked_, {}); !parked.empty();) {
+    Execute(parked.PopFront());
   }
 }
 
-void Target::Reset() {
-  for (const auto& unit : units_) {
-    if (unit != nullptr) unit->Abort(Outcome::kReset, nullptr);
-  }
-}
-
-void Target::ForEachUnit(absl::FunctionRef<void(uint16_t lun, const LogicalUnit&)> visit) const {
-  const std::lock_guard lock(units_mutex_);
+std::vector<uint16_t> Target::Inventory() const {
+  std::vector<uint16_t> luns;
   for (uint16_t lun = 0; lun < kMaxLuns; ++lun) {
-    if (units_[lun] != nullptr) visit(lun, *units_[lun]);
+    if (units_[lun] != nullptr) luns.push_back(lun);
   }
+  return luns;
+}
+
+// SPC-5, 6.33.1.
+void Target::OnInventoryReported() {
+  for (const std::unique_ptr<LogicalUnit>& unit : units_) {
+    if (unit != nullptr) unit->ClearAttention(kReportedLunsChanged);
+  }
+}
+
+void Target::RaiseInventoryChange(uint16_t lun) {
+  for (uint16_t other = 0; other < kMaxLuns; ++other) {
+    if (other != lun && units_[other] != nullptr) units_[other]->Raise(kReportedLunsChanged);
+  }
+}
+
+void Target::Publish(uint16_t lun, std::shared_ptr<const UnitStatistics> statistics) {
+  const std::lock_guard lock(snapshot_mutex_);
+  statistics_[lun] = std::move(statistics);
+}
+
+std::vector<UnitSnapshot> Target::Snapshot() const {
+  std::array<std::shared_ptr<const UnitStatistics>, kMaxLuns> units;
+  {
+    const std::lock_guard lock(snapshot_mutex_);
+    units = statistics_;
+  }
+  std::vector<UnitSnapshot> snapshots;
+  for (uint16_t lun = 0; lun < kMaxLuns; ++lun) {
+    if (units[lun] == nullptr) continue;
+    snapshots.push_back(units[lun]->Snapshot());
+    snapshots.back().lun = lun;
+  }
+  return snapshots;
 }
 
 }  // namespace bothy::scsi

@@ -27,6 +27,12 @@ constexpr size_t kMostInRing = 768;
 enum Tag : uint64_t { kOperation = 0, kWatch = 1, kWake = 2, kIgnored = 3 };
 constexpr uint64_t kTagMask = 3;
 
+// What the user data of a completion points to.
+template <typename T>
+T& PointerTo(uint64_t data) {
+  return *reinterpret_cast<T*>(data);  // NOLINT(performance-no-int-to-ptr): the ring keeps numbers
+}
+
 // One system call a turn: it hands over what was prepared since, and sleeps in the ring.
 class UringLoop final : public IoEngine {
  public:
@@ -219,12 +225,10 @@ class UringLoop final : public IoEngine {
       switch (data & kTagMask) {
         case kOperation:
           --in_ring_;
-          // NOLINTNEXTLINE(performance-no-int-to-ptr): the kernel carries 64 bits
-          Finish(*reinterpret_cast<Operation*>(data), result);
+          Finish(PointerTo<Operation>(data), result);
           break;
         case kWatch:
-          // NOLINTNEXTLINE(performance-no-int-to-ptr)
-          OnWatch(*reinterpret_cast<WatchState*>(data & ~kTagMask), result, more);
+          OnWatch(PointerTo<WatchState>(data & ~kTagMask), result, more);
           break;
         case kWake:
           posted().DrainWake();

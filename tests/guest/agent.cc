@@ -2,7 +2,6 @@
 // asks for, or does what a test on the host asks for over the second serial port. README.md beside
 // this file has the options and the protocol; facts.cc the facts.
 #include <fcntl.h>
-#include <linux/netlink.h>
 #include <linux/reboot.h>
 #include <linux/serial.h>
 #include <poll.h>
@@ -21,10 +20,12 @@
 #include <cstdlib>
 #include <cstring>
 #include <list>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "tests/guest/disk_programs.h"
 #include "tests/guest/facts.h"
 #include "tests/guest/first_process.h"
 
@@ -32,6 +33,7 @@ namespace {
 
 using first_process::CommandLineOption;
 using first_process::Mount;
+using first_process::RunProgram;
 
 constexpr char kControlPort[] = "/dev/ttyS1";
 constexpr size_t kMaxLine = 64 * 1024;
@@ -71,22 +73,6 @@ void Say(std::string_view text) { first_process::WriteAll(STDOUT_FILENO, text); 
   _exit(127);
 }
 
-// Runs it to its end with this process's own standard streams.
-int RunProgram(const std::vector<std::string>& arguments) {
-  const pid_t pid = fork();
-  if (pid == 0) {
-    first_process::ResetSignals();
-    std::vector<char*> pointers;
-    for (const auto& argument : arguments) pointers.push_back(const_cast<char*>(argument.c_str()));
-    pointers.push_back(nullptr);
-    execvp(pointers[0], pointers.data());
-    _exit(127);
-  }
-  int status = 0;
-  while (waitpid(pid, &status, 0) < 0 && errno == EINTR) continue;
-  return first_process::ShellStatus(status);
-}
-
 int RunShell(const std::string& command) { return RunProgram({"/bin/sh", "-c", command}); }
 
 // ---- Devices ----
@@ -98,21 +84,20 @@ void LoadDriversOf(const char* bus) {
            "xargs modprobe -qa 2>/dev/null");
 }
 
-// For the life of the guest: loads drivers for devices that appear, as udev would.
-void FollowDevices() {
-  const int fd = socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT);
-  sockaddr_nl address{};
-  address.nl_family = AF_NETLINK;
-  address.nl_groups = 1;
-  if (fd < 0 || bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) return;
-  if (fork() != 0) {
+// Starts a process that loads drivers for devices that appear, as udev would. -1 when it can't.
+pid_t FollowDevices() {
+  const int fd = first_process::OpenDeviceEvents();
+  if (fd < 0) return -1;
+  const pid_t follower = fork();
+  if (follower != 0) {
     close(fd);
-    return;
+    return follower;
   }
   first_process::ResetSignals();
   // From here on nothing is missed; what is there already is asked for by bus.
   LoadDriversOf("pci");
   LoadDriversOf("virtio");
+  std::set<std::string> asked;  // hundreds of disks ask for one driver
   char event[8192];
   for (;;) {
     const ssize_t n = recv(fd, event, sizeof event - 1, 0);
@@ -121,7 +106,9 @@ void FollowDevices() {
     const std::string_view text(event, static_cast<size_t>(n));
     if (text.substr(0, 4) != "add@") continue;
     const size_t at = text.find(std::string_view("\0MODALIAS=", 10));
-    if (at != std::string_view::npos) RunProgram({"modprobe", "-q", event + at + 10});
+    if (at == std::string_view::npos) continue;
+    const std::string alias = event + at + 10;
+    if (asked.insert(alias).second) RunProgram({"modprobe", "-q", alias});
   }
 }
 
@@ -298,7 +285,8 @@ class Control {
 
 // ---- Start ----
 
-void PrepareUserSpace() {
+// The process that follows devices, -1 when there is none.
+pid_t PrepareUserSpace() {
   Mount("devtmpfs", "/dev", "devtmpfs", MS_NOSUID, "mode=0755");
   Mount("devpts", "/dev/pts", "devpts", 0, nullptr);
   Mount("tmpfs", "/tmp", "tmpfs", 0, nullptr);
@@ -306,7 +294,25 @@ void PrepareUserSpace() {
   setenv("HOME", "/", 1);
   setenv("TERM", "vt100", 0);
   RunProgram({"/bin/busybox", "--install", "-s", "/bin"});
-  if (HasDevices("pci") || HasDevices("virtio")) FollowDevices();
+  return HasDevices("pci") || HasDevices("virtio") ? FollowDevices() : -1;
+}
+
+// What an initramfs is for elsewhere: goes on with the init of the file system on `device`.
+[[noreturn]] void EnterRoot(const std::string& device, pid_t device_follower) {
+  first_process::AwaitFile(device);
+  const std::string type = CommandLineOption("rootfstype").value_or("ext4");
+  // As everywhere, it is for its own init to make it writable.
+  if (!Mount(device.c_str(), "/root", type.c_str(), MS_RDONLY, nullptr)) {
+    Say("bothy-guest: mounting " + device + " failed: " + strerror(errno) + "\n");
+    Idle();
+  }
+  if (device_follower > 0) kill(device_follower, SIGKILL);
+  for (const std::string directory : {"/dev", "/proc", "/sys"}) {
+    mount(directory.c_str(), ("/root" + directory).c_str(), nullptr, MS_MOVE, nullptr);
+  }
+  // It frees what the initramfs takes.
+  execl("/bin/switch_root", "switch_root", "/root", "/sbin/init", nullptr);
+  Idle();
 }
 
 int Init() {
@@ -326,7 +332,8 @@ int Init() {
   }
   if (end || command || demo) End(end.value_or("poweroff"));
 
-  PrepareUserSpace();
+  const pid_t device_follower = PrepareUserSpace();
+  if (const auto root = CommandLineOption("root")) EnterRoot(*root, device_follower);
   Control control;
   if (control.Open()) control.Serve();
   Say("bothy-guest: a shell; it powers off after exit\n");
@@ -338,5 +345,10 @@ int Init() {
 
 int main(int argc, char** argv) {
   if (getpid() == 1) return Init();
+  const char* const slash = strrchr(argv[0], '/');
+  const std::string_view name = slash != nullptr ? slash + 1 : argv[0];
+  for (const char* const known : disk_programs::kNames) {
+    if (name == known) return disk_programs::Main(argc, argv);
+  }
   return facts::Main(argc, argv);
 }

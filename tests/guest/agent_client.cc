@@ -85,24 +85,26 @@ absl::StatusOr<AgentClient::Reply> AgentClient::Await(const std::string& verb,
     ASSIGN_OR_RETURN(Reply reply, Next(deadline));
     if (reply.verb == verb && reply.id == id) return reply;
     if (reply.verb == "error" && reply.id == id) return absl::InternalError(reply.rest);
-    if (reply.verb == "out" || reply.verb == "err") {
-      const auto result = results_.find(reply.id);
-      std::string data;
-      if (!absl::Base64Unescape(reply.rest, &data)) return Malformed(reply.rest);
-      if (result == results_.end()) continue;
-      (reply.verb == "out" ? result->second.output : result->second.error_output) += data;
-    } else if (reply.verb == "exit") {
-      int status = 0;
-      if (!absl::SimpleAtoi(reply.rest, &status)) return Malformed(reply.rest);
-      if (const auto result = results_.find(reply.id); result != results_.end()) {
-        result->second.status = status;
-      }
-    } else if (reply.verb == "fact") {
-      std::pair<std::string, std::string> fact =
-          absl::StrSplit(reply.rest, absl::MaxSplits(' ', 1));
-      facts_[reply.id].insert(std::move(fact));
-    }
+    RETURN_IF_ERROR(Keep(reply));
   }
+}
+
+absl::Status AgentClient::Keep(const Reply& reply) {
+  const auto result = results_.find(reply.id);
+  if (reply.verb == "out" || reply.verb == "err") {
+    std::string data;
+    if (!absl::Base64Unescape(reply.rest, &data)) return Malformed(reply.rest);
+    if (result == results_.end()) return absl::OkStatus();
+    (reply.verb == "out" ? result->second.output : result->second.error_output) += data;
+  } else if (reply.verb == "exit") {
+    int status = 0;
+    if (!absl::SimpleAtoi(reply.rest, &status)) return Malformed(reply.rest);
+    if (result != results_.end()) result->second.status = status;
+  } else if (reply.verb == "fact") {
+    std::pair<std::string, std::string> fact = absl::StrSplit(reply.rest, absl::MaxSplits(' ', 1));
+    facts_[reply.id].insert(std::move(fact));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status AgentClient::WaitReady(absl::Duration timeout) {
@@ -143,6 +145,34 @@ absl::StatusOr<AgentClient::Result> AgentClient::Finish(const std::string& id,
 
 absl::Status AgentClient::Kill(const std::string& id, int signal) {
   return Send(absl::StrCat("kill ", id, " ", signal));
+}
+
+absl::Status AgentClient::AwaitOutput(const std::string& id, const std::string& text,
+                                      absl::Duration timeout) {
+  const auto result = results_.find(id);
+  if (result == results_.end()) return absl::NotFoundError(absl::StrCat("no command ", id));
+  const absl::Time deadline = absl::Now() + timeout;
+  while (result->second.output.find(text) == std::string::npos) {
+    if (result->second.status >= 0) {
+      return absl::OutOfRangeError(absl::StrCat("command ", id, " ended before it printed that"));
+    }
+    ASSIGN_OR_RETURN(const Reply reply, Next(deadline));
+    RETURN_IF_ERROR(Keep(reply));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> AgentClient::OutputToTheEnd(const std::string& id,
+                                                        absl::Duration timeout) {
+  const auto result = results_.find(id);
+  if (result == results_.end()) return absl::NotFoundError(absl::StrCat("no command ", id));
+  const absl::Time deadline = absl::Now() + timeout;
+  for (;;) {
+    const absl::StatusOr<Reply> reply = Next(deadline);
+    if (absl::IsUnavailable(reply.status())) return result->second.output;
+    RETURN_IF_ERROR(reply.status());
+    RETURN_IF_ERROR(Keep(*reply));
+  }
 }
 
 absl::StatusOr<AgentClient::Clocks> AgentClient::ReadClocks(absl::Duration timeout) {

@@ -56,6 +56,12 @@ class AgentClient {
   [[nodiscard]] absl::StatusOr<std::string> Start(const std::string& command);
   [[nodiscard]] absl::StatusOr<Result> Finish(const std::string& id, absl::Duration timeout);
   [[nodiscard]] absl::Status Kill(const std::string& id, int signal);
+  // Waits until a command that was started has printed `text`.
+  [[nodiscard]] absl::Status AwaitOutput(const std::string& id, const std::string& text,
+                                         absl::Duration timeout);
+  // All that a command printed before the guest went away.
+  [[nodiscard]] absl::StatusOr<std::string> OutputToTheEnd(const std::string& id,
+                                                           absl::Duration timeout);
 
   [[nodiscard]] absl::StatusOr<Clocks> ReadClocks(absl::Duration timeout);
   [[nodiscard]] absl::StatusOr<Facts> ReadFacts(absl::Duration timeout);
@@ -77,6 +83,8 @@ class AgentClient {
   // Takes replies until one has this verb and id, which it returns; what belongs to running
   // commands is kept for them.
   absl::StatusOr<Reply> Await(const std::string& verb, const std::string& id, absl::Time deadline);
+  // Keeps what belongs to a running command.
+  absl::Status Keep(const Reply& reply);
   std::string NewId() { return std::to_string(++last_id_); }
 
   UniqueFd serial_;

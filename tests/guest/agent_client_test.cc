@@ -54,6 +54,25 @@ TEST_F(AgentClientTest, RunsACommandWithItsOutputsApart) {
   EXPECT_EQ(GuestHears(), "run 1 echo%20\"hello%20there\"%20100%25%0a\n");
 }
 
+TEST_F(AgentClientTest, FollowsACommandUntilTheGuestIsGone) {
+  const auto command = client_.Start("count");
+  ASSERT_TRUE(command.ok());
+  GuestSays("out 1 MQoy\nout 2 MwoK\nout 1 CjMK\nout 1 NAo=\nout 1 NQ");
+  EXPECT_TRUE(client_.AwaitOutput(*command, "2\n3\n", kLong).ok());
+  guest_.Reset();
+  EXPECT_TRUE(absl::IsUnavailable(client_.AwaitOutput(*command, "6\n", kLong)));
+  const auto output = client_.OutputToTheEnd(*command, kLong);
+  ASSERT_TRUE(output.ok()) << output.status();
+  EXPECT_EQ(*output, "1\n2\n3\n4\n");
+}
+
+TEST_F(AgentClientTest, DoesNotWaitForTheOutputOfACommandThatHasEnded) {
+  const auto command = client_.Start("true");
+  ASSERT_TRUE(command.ok());
+  GuestSays("exit 1 0\n");
+  EXPECT_TRUE(absl::IsOutOfRange(client_.AwaitOutput(*command, "anything", kLong)));
+}
+
 TEST_F(AgentClientTest, KeepsWhatOtherCommandsSayMeanwhile) {
   const auto first = client_.Start("first");
   const auto second = client_.Start("second");

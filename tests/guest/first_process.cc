@@ -2,7 +2,9 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/netlink.h>
 #include <net/if.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/signalfd.h>
@@ -76,6 +78,19 @@ bool Mount(const char* source, const char* target, const char* type, unsigned lo
            const char* options) {
   if (mkdir(target, 0755) != 0 && errno != EEXIST) return false;
   return mount(source, target, type, flags, options) == 0;
+}
+
+void AwaitFile(const std::string& path) {
+  const int watch = inotify_init1(IN_CLOEXEC);
+  const std::string directory = path.substr(0, path.rfind('/') + 1);
+  if (watch >= 0 && inotify_add_watch(watch, directory.c_str(), IN_CREATE | IN_MOVED_TO) >= 0) {
+    // What is made between the look and the read is an event already.
+    char events[4096];
+    while (access(path.c_str(), F_OK) != 0) {
+      if (read(watch, events, sizeof events) < 0 && errno != EINTR) break;
+    }
+  }
+  if (watch >= 0) close(watch);
 }
 
 std::optional<std::string> CommandLineOption(std::string_view name) {
@@ -181,6 +196,33 @@ void ClearChildEvents(int fd) {
 
 int ShellStatus(int wait_status) {
   return WIFSIGNALED(wait_status) ? 128 + WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
+}
+
+int RunProgram(const std::vector<std::string>& arguments) {
+  const pid_t pid = fork();
+  if (pid == 0) {
+    ResetSignals();
+    std::vector<char*> pointers;
+    for (const auto& argument : arguments) pointers.push_back(const_cast<char*>(argument.c_str()));
+    pointers.push_back(nullptr);
+    execvp(pointers[0], pointers.data());
+    _exit(127);
+  }
+  int status = 0;
+  while (waitpid(pid, &status, 0) < 0 && errno == EINTR) continue;
+  return ShellStatus(status);
+}
+
+int OpenDeviceEvents() {
+  const int fd = socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT);
+  sockaddr_nl address{};
+  address.nl_family = AF_NETLINK;
+  address.nl_groups = 1;
+  if (fd >= 0 && bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) {
+    close(fd);
+    return -1;
+  }
+  return fd;
 }
 
 void ReadAvailable(int* fd, size_t limit, std::string* data) {

@@ -30,6 +30,10 @@ bool WriteAll(int fd, std::string_view data);
 bool Mount(const char* source, const char* target, const char* type, unsigned long flags,
            const char* options);
 
+// Waits until there is such a file; its directory must be there. For device nodes, which appear
+// some time after their drivers.
+void AwaitFile(const std::string& path);
+
 // The value of `name=value` in a kernel command line; "" for a bare `name`. The last one wins.
 // A value may be quoted as the kernel has it: name="a b".
 std::optional<std::string> Option(std::string_view command_line, std::string_view name);
@@ -57,6 +61,15 @@ void ClearChildEvents(int fd);
 
 // What waitpid said, as a shell has it: 128 + the signal's number for a death by signal.
 int ShellStatus(int wait_status);
+
+// Runs a program, found by $PATH, to its end with this process's own standard streams; the status
+// as a shell has it.
+int RunProgram(const std::vector<std::string>& arguments);
+
+// A socket on which the kernel tells of its devices' comings and goings (uevents): datagrams that
+// begin with "add@" or "remove@" and the path in /sys, then NAME=VALUE, each NUL-terminated. -1
+// with errno.
+int OpenDeviceEvents();
 
 // Reads from a non-blocking `*fd` what is there, up to `limit` bytes, and appends it to `data`. At
 // the end of the stream it closes the descriptor and sets it to -1.

@@ -4,6 +4,10 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <thread>
+
+#include "support/testing/test_folder.h"
+
 namespace first_process {
 namespace {
 
@@ -30,6 +34,19 @@ TEST(OptionTest, TakesTheLastAndKnowsQuotes) {
   EXPECT_EQ(Option(kLine, "bothy.runner"), "d");
   EXPECT_EQ(Option(kLine, "bothy"), std::nullopt);
   EXPECT_EQ(Option("", "quiet"), std::nullopt);
+}
+
+TEST(AwaitFileTest, ReturnsOnceThereIsOne) {
+  const bothy::TestFolder folder;
+  const std::string path = folder / "appears";
+  std::thread maker([&] {
+    folder.WriteText("other", "");
+    folder.WriteText("appears", "");
+  });
+  AwaitFile(path);
+  EXPECT_EQ(access(path.c_str(), F_OK), 0);
+  maker.join();
+  AwaitFile(path);
 }
 
 TEST(ReadAvailableTest, StopsAtTheLimitAndClosesAtTheEnd) {

@@ -30,6 +30,22 @@ modules_with_dependencies() {
     awk '$1 == "insmod" && !seen[$2]++ { print $2 }'
 }
 
+# install_programs TREE PROGRAM...: programs of this machine in TREE/bin, with the shared libraries that aren't in the tree's
+# own folder of them.
+install_programs() {
+  local tree=$1 libraries=$1/lib/x86_64-linux-gnu program path
+  shift
+  mkdir -p "$tree/bin" "$tree/lib64" "$libraries"
+  for program; do
+    path=$(PATH=$PATH:/usr/sbin:/sbin command -v "$program")
+    install -m 755 -t "$tree/bin" "$path"
+    while read -r path; do
+      [[ -e $libraries/${path##*/} ]] || cp -L -t "$libraries" "$path"
+    done < <(LD_LIBRARY_PATH=$libraries ldd "$path" | awk '$2 == "=>" { print $3 }')
+  done
+  cp -L -t "$tree/lib64" /lib64/ld-linux-x86-64.so.2
+}
+
 # archive TREE FILE: the same initramfs for the same contents, whenever and by whomever it is made.
 # Not compressed: unpacking costs an emulated CPU more than copying does.
 archive() {

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes what tests boot under build/guest: Debian's cloud kernel (vmlinuz) and an initramfs of our agent, busybox and the
-# virtio modules (initrd.img). Does only what is missing or older than its sources.
+# virtio modules (initrd.img); with the argument "disk" also one that has what tests of disks need beside that
+# (disk-initrd.img). Does only what is missing or older than its sources.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -9,21 +10,21 @@ here=tests/guest
 # shellcheck source=tests/guest/make.sh
 . $here/make.sh
 lock "$out"
+work=$(mktemp -d "$out/work.XXXXXX")
+trap 'rm -rf "$work"' EXIT
 
-newer "$out/agent" $here/{agent,facts,first_process}.cc $here/{facts,first_process}.h ||
-  compile "$out/agent" $here/{agent,facts,first_process}.cc
+newer "$out/agent" $here/{agent,disk_programs,facts,first_process}.cc $here/{disk_programs,facts,first_process,known_writes}.h ||
+  compile "$out/agent" $here/{agent,disk_programs,facts,first_process}.cc
 
 $here/debian_kernel.sh linux-image-cloud-amd64 "$out/kernel"
 [[ $out/vmlinuz -ef $out/kernel/vmlinuz ]] || ln -f "$out/kernel/vmlinuz" "$out/vmlinuz"
 
 newer "$out/initrd.img" "$out/agent" "$out/kernel/release" $here/{modules,prepare.sh,make.sh} || {
   release=$(<"$out/kernel/release")
-  tree=$(mktemp -d "$out/initrd.XXXXXX")
-  trap 'rm -rf "$tree"' EXIT
+  tree=$work/initrd
   mkdir -p "$tree"/{bin,dev,proc,sys,tmp,etc}
   cp "$out/agent" "$tree/init"
-  ln -s /init "$tree/bin/facts"
-  ln -s /init "$tree/bin/clock-gap"
+  for program in facts clock-gap await known-writes; do ln -s /init "$tree/bin/$program"; done
   cp /bin/busybox "$tree/bin/busybox"
   modules_with_dependencies "$out/kernel" "$release" $here/modules >"$out/modules.paths"
   while read -r path; do
@@ -33,4 +34,19 @@ newer "$out/initrd.img" "$out/agent" "$out/kernel/release" $here/{modules,prepar
   /sbin/depmod -b "$tree" "$release"
   rm "$tree/lib/modules/$release"/modules.{order,builtin,builtin.modinfo} "$tree/lib/modules/$release"/*.bin
   archive "$tree" "$out/initrd.img"
+}
+
+[[ ${1-} == disk ]] || exit 0
+newer "$out/disk-initrd.img" "$out/initrd.img" $here/{stand_ins.py,prepare.sh,make.sh} || {
+  tree=$work/disk-tools
+  # fio's engines for these are of no use in the guest.
+  mkdir -p "$tree"/{bin,lib/x86_64-linux-gnu}
+  python3 $here/stand_ins.py "$(command -v fio)" "$tree/lib/x86_64-linux-gnu" lib{gfapi.so.0,nbd.so.0,ibverbs.so.1,rdmacm.so.1,rados.so.2,rbd.so.1,pmemblk.so.1,pmem.so.1}
+  install_programs "$tree" fio mke2fs e2fsck resize2fs
+  ln -s mke2fs "$tree/bin/mkfs.ext4"
+  install -D -m 644 -t "$tree/etc" /etc/mke2fs.conf
+  archive "$tree" "$work/disk-tools.cpio"
+  # Archives one after the other are one to the kernel.
+  cat "$out/initrd.img" "$work/disk-tools.cpio" >"$out/disk-initrd.img.new"
+  mv "$out/disk-initrd.img.new" "$out/disk-initrd.img"
 }

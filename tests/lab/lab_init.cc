@@ -13,7 +13,6 @@
 #include <fcntl.h>
 #include <linux/reboot.h>
 #include <poll.h>
-#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
@@ -65,16 +64,10 @@ std::string Clock() {
 class Channel {
  public:
   void Open() {
-    // The port appears some time after its driver: wait for the event, not for a while.
-    const int watch = inotify_init1(IN_CLOEXEC);
-    if (watch < 0 || inotify_add_watch(watch, "/dev", IN_CREATE) < 0) Die("inotify");
     const std::string path = std::string("/dev/") + kPort;
-    while ((fd_ = open(path.c_str(), O_RDWR | O_CLOEXEC)) < 0) {
-      if (errno != ENOENT) Die("open the channel");
-      char events[4096];
-      if (read(watch, events, sizeof events) < 0) Die("inotify");
-    }
-    close(watch);
+    first_process::AwaitFile(path);
+    fd_ = open(path.c_str(), O_RDWR | O_CLOEXEC);
+    if (fd_ < 0) Die("open the channel");
   }
 
   int fd() const { return fd_; }

@@ -29,7 +29,7 @@ class MemoryStorage final : public Storage {
     uint64_t max_bytes = uint64_t{1} << 62;  // writes past it: ResourceExhausted
   };
   using Chunks = std::map<uint64_t, std::vector<uint8_t>>;  // by offset / kChunkBytes
-  static constexpr uint64_t kChunkBytes = 64 * 1024;
+  static constexpr uint64_t kChunkBytes = uint64_t{64} * 1024;
 
   explicit MemoryStorage(Options options) : options_(std::move(options)), random_(options_.seed) {}
   MemoryStorage() : MemoryStorage(Options{}) {}

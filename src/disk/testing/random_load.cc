@@ -12,12 +12,20 @@ namespace {
 constexpr uint64_t kSectorBytes = SectorHistory::kSectorBytes;
 constexpr size_t kVerifyBytes = 256 << 10;
 
+uint64_t FromEnvironment(const char* name, uint64_t fallback) {
+  const char* text = std::getenv(name);
+  uint64_t number = 0;
+  return text != nullptr && absl::SimpleAtoi(text, &number) ? number : fallback;
+}
+
 }  // namespace
 
 uint64_t OperationsOr(uint64_t fallback) {
-  const char* text = std::getenv("BOTHY_DISK_OPERATIONS");
-  uint64_t operations = 0;
-  return text != nullptr && absl::SimpleAtoi(text, &operations) ? operations : fallback;
+  return FromEnvironment("BOTHY_DISK_OPERATIONS", fallback);
+}
+
+uint64_t SeedFrom(uint64_t seed) {
+  return seed + 1'000'000 * FromEnvironment("BOTHY_DISK_SEED", 0);
 }
 
 struct RandomLoad::Running final : Request {
@@ -38,7 +46,7 @@ RandomLoad::RandomLoad(Disk& disk, SectorHistory& history, std::vector<MemorySto
       history_(history),
       storages_(std::move(storages)),
       options_(options),
-      random_(options.seed),
+      random_(SeedFrom(options.seed)),
       busy_(history.sectors()),
       changing_(history.sectors()) {}
 

@@ -18,6 +18,8 @@ namespace bothy::disk {
 
 // `fallback`, or what the environment variable BOTHY_DISK_OPERATIONS says, for long rounds.
 uint64_t OperationsOr(uint64_t fallback);
+// `seed`, shifted by the environment variable BOTHY_DISK_SEED where there is one: another run.
+uint64_t SeedFrom(uint64_t seed);
 
 class RandomLoad {
  public:

@@ -16,7 +16,7 @@
 namespace bothy::disk::vhd1 {
 namespace {
 
-constexpr uint64_t kDiskBytes = 6 * 1024 * 1024;
+constexpr uint64_t kDiskBytes = 6 << 20;
 constexpr uint64_t kSectors = kDiskBytes / 512;
 
 void ParentSector(uint64_t sector, std::span<uint8_t> bytes) {
@@ -86,7 +86,7 @@ class VhdCrashTest : public testing::TestWithParam<Type> {
 TEST_P(VhdCrashTest, KeepsWhatWasFlushedAndStaysSound) {
   const uint64_t rounds = OperationsOr(300) / 100;
   for (uint64_t seed = 1; seed <= rounds; ++seed) {
-    MemoryStorage image({.path = "child.vhd", .immediate = false, .seed = seed});
+    MemoryStorage image({.path = "child.vhd", .immediate = false, .seed = SeedFrom(seed)});
     CreateOptions options = {
         .size_bytes = kDiskBytes, .type = GetParam(), .block_size_bytes = kMinBlockBytes};
     options.parent = {.relative_path = "base.vhd", .absolute_path = "", .linkage = parent_id_};
@@ -112,7 +112,7 @@ TEST_P(VhdCrashTest, KeepsWhatWasFlushedAndStaysSound) {
       }
       for (uint64_t fate = 0; fate < 3; ++fate) {
         MemoryStorage crashed({.path = "crashed.vhd", .immediate = true});
-        recorder.Replay(at, fate, crashed);
+        recorder.Replay(at, fate == 0 ? 0 : SeedFrom(fate), crashed);
         ASSERT_EQ(CheckCrashed(crashed, history, done), "")
             << "seed " << seed << ", after " << at << " of " << recorder.events()
             << " changes, fate " << fate;
@@ -131,7 +131,7 @@ TEST_P(VhdCrashTest, GoesOnAfterCrashes) {
   std::vector<uint8_t> before(image.size());
   image.Peek(0, before);
   for (uint64_t round = 1; round <= OperationsOr(500) / 50; ++round) {
-    MemoryStorage now({.path = "child.vhd", .immediate = false, .seed = round});
+    MemoryStorage now({.path = "child.vhd", .immediate = false, .seed = SeedFrom(round)});
     now.Poke(0, before);
     MemoryStorage crashed({.path = "child.vhd", .immediate = true});
     std::vector<MemoryStorage*> both = {&now, &parent_};
@@ -151,7 +151,7 @@ TEST_P(VhdCrashTest, GoesOnAfterCrashes) {
       load.position = [&recorder] { return recorder.events(); };
       ASSERT_EQ(load.Run(100), "");
       const size_t at = recorder.events() * (round % 4 + 1) / 5;
-      recorder.Replay(at, round, crashed);
+      recorder.Replay(at, SeedFrom(round), crashed);
       std::vector<uint32_t> done(kSectors, 0);
       for (const RandomLoad::Flushed& flushed : load.flushed()) {
         if (flushed.position <= at) done = flushed.done;

@@ -13,7 +13,7 @@
 namespace bothy::disk::vhd1 {
 namespace {
 
-constexpr uint64_t kDiskBytes = 9 * 1024 * 1024 + 512 * 3;
+constexpr uint64_t kDiskBytes = (9 << 20) + 512 * 3;
 
 struct Shape {
   Type type = Type::kDynamic;
@@ -32,7 +32,7 @@ void ParentSector(uint64_t sector, std::span<uint8_t> bytes) {
 class Images {
  public:
   explicit Images(const Shape& shape)
-      : image_({.path = "child.vhd", .immediate = false, .seed = shape.seed}),
+      : image_({.path = "child.vhd", .immediate = false, .seed = SeedFrom(shape.seed)}),
         parent_({.path = "base.vhd", .immediate = false, .seed = shape.seed + 1}) {
     CreateOptions options = {
         .size_bytes = kDiskBytes, .type = shape.type, .block_size_bytes = shape.block_bytes};

@@ -98,8 +98,9 @@ Task<absl::Status> FileSpace::GrowOnce() {
     scanned_ = true;
   }
   if (ready_.empty()) {
-    absl::Status status = co_await Reclaim(kReclaimedAtOnce);
-    CO_RETURN_IF_ERROR(status);
+    // Where that fails there may still be room behind.
+    const absl::Status reclaimed = co_await Reclaim(kReclaimedAtOnce);
+    static_cast<void>(reclaimed);
   }
   if (!ready_.empty()) co_return absl::OkStatus();
   const uint64_t begin = image_.AlignBlock(data_end_);
@@ -127,7 +128,7 @@ Task<absl::Status> FileSpace::Scan() {
   }
   std::vector<uint32_t> locations;
   absl::Status damage;
-  const auto look = [this, &end, &locations, &damage](uint32_t block, uint32_t location) {
+  const auto look = [this, &locations, &damage](uint32_t block, uint32_t location) {
     const uint64_t offset = location * kSectorBytes;
     if (offset + span_ <= storage_.size() && !image_.OverlapsMetadata(offset, span_)) {
       locations.push_back(location);
@@ -206,7 +207,12 @@ Task<absl::Status> FileSpace::MoveFooter(uint64_t slack_end) {
 }
 
 Task<absl::Status> FileSpace::Trim() {
-  if (!scanned_) co_return absl::OkStatus();
+  if (!scanned_) {
+    // Nothing was added; what was freed may be at the end.
+    if (ready_.empty()) co_return absl::OkStatus();
+    absl::Status scanned = co_await Scan();
+    CO_RETURN_IF_ERROR(scanned);
+  }
   std::ranges::sort(ready_);
   uint64_t end = data_end_;
   while (!ready_.empty() && ready_.back() * kSectorBytes + span_ == end) {

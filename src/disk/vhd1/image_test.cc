@@ -47,7 +47,7 @@ void ChangeFooter(MemoryStorage& storage, uint64_t at, size_t field,
 }
 
 TEST(ChsGeometryTest, IsThatOfTheSpecification) {
-  EXPECT_EQ(ChsGeometry::For(64 * 2048), (ChsGeometry{963, 8, 17}));
+  EXPECT_EQ(ChsGeometry::For(131072), (ChsGeometry{963, 8, 17}));
   EXPECT_EQ(ChsGeometry::For(uint64_t{1} << 31), (ChsGeometry{65535, 16, 255}));
   EXPECT_EQ(ChsGeometry::For(1).sectors(), 0U);
 }

@@ -120,7 +120,7 @@ TEST_F(VhdOracleTest, ReadsWhatQemuWrites) {
                               "subformat=fixed", "subformat=fixed,force_size=on"}) {
     SCOPED_TRACE(options);
     MemoryStorage raw;
-    raw.Truncate(37 * kMiB + 512 * 5);
+    raw.Truncate(37 * kMiB + 2560);
     std::mt19937_64 random(3);
     for (int i = 0; i < 20; ++i) {
       std::vector<uint8_t> bytes(random() % 200'000);

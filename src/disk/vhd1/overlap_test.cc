@@ -133,6 +133,22 @@ TEST_F(OverlapTest, FreedRoomIsUsedAgainWithinTheSession) {
   EXPECT_LT(memory_.size(), 16U << 10);
 }
 
+TEST_F(OverlapTest, AnotherSessionGivesBackWhatItDiscards) {
+  for (uint64_t block = 0; block < 8; ++block) Write(block, 1);
+  Close();
+  const uint64_t size = memory_.size();
+  auto disk = Await(Open(std::make_unique<BorrowedStorage>(holding_), OpenOptions()), memory_);
+  ASSERT_TRUE(disk.ok());
+  disk_ = *std::move(disk);
+  for (uint64_t block = 2; block < 8; ++block) {
+    ASSERT_TRUE(Await(Discard(*disk_, block * kMinBlockBytes, kMinBlockBytes), memory_).ok());
+  }
+  Close();
+  EXPECT_LT(memory_.size(), size - uint64_t{5} * kMinBlockBytes);
+  const auto report = Await(Check(memory_), memory_);
+  EXPECT_TRUE(report->clean());
+}
+
 TEST_F(OverlapTest, FirstWritesOfOneBlockShareIt) {
   holding_.hold = [](const Request& request) { return request.operation == Operation::kFlush; };
   int done = 0;

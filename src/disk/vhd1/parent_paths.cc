@@ -125,11 +125,11 @@ absl::StatusOr<std::vector<EncodedLocator>> EncodeParentPaths(const ParentSpelli
     if (bytes.size() > kMaxLocatorBytes) {
       return absl::InvalidArgumentError(absl::StrCat("parent path ", path, ": is too long"));
     }
-    locators.push_back({.entry = {.platform_code = code,
-                                  .data_space = static_cast<uint32_t>(room),
-                                  .data_length = static_cast<uint32_t>(bytes.size()),
-                                  .data_offset = 0},
-                        .bytes = std::move(bytes)});
+    const LocatorEntry entry = {.platform_code = code,
+                                .data_space = static_cast<uint32_t>(room),
+                                .data_length = static_cast<uint32_t>(bytes.size()),
+                                .data_offset = 0};
+    locators.push_back({.entry = entry, .bytes = std::move(bytes)});
   }
   if (locators.empty()) return absl::InvalidArgumentError("parent path: there is none");
   return locators;

@@ -42,7 +42,12 @@ Task<absl::StatusOr<std::optional<Footer>>> FindFixedFooter(Storage& storage,
 
 Task<absl::Status> RepairFixed(Storage& storage, const Examination& found,
                                const Progress& progress) {
-  if (found.footer.has_value()) co_return absl::OkStatus();
+  if (found.footer.has_value()) {
+    if (found.report.sound()) co_return absl::OkStatus();
+    // The footer is all that a fixed image has; what is missing besides is the guest's.
+    const Problem& problem = found.report.problems.front();
+    co_return Damaged(problem.offset, problem.field, problem.message);
+  }
   absl::StatusOr<std::optional<Footer>> read = co_await FindFixedFooter(storage, progress);
   CO_ASSIGN_OR_RETURN(const std::optional<Footer> footer, read);
   if (!footer.has_value()) {

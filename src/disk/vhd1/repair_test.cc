@@ -168,6 +168,17 @@ TEST_F(RepairTest, FindsTheFooterOfAFixedImage) {
   ExpectIntact();
 }
 
+TEST_F(RepairTest, CannotBringBackWhatAFixedImageLost) {
+  Make(Type::kFixed);
+  std::array<uint8_t, 512> footer;
+  storage_.Peek(kDiskBytes, footer);
+  storage_.Truncate(kDiskBytes / 2);
+  storage_.Poke(kDiskBytes / 2, footer);
+  const auto repaired = Await(Repair(storage_), storage_);
+  EXPECT_EQ(repaired.status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(repaired.status().message()), HasSubstr("Footer.CurrentSize"));
+}
+
 class ResizeTest : public RepairTest {
  protected:
   absl::Status ResizeTo(uint64_t size, bool discard_data = false) {

@@ -13,8 +13,6 @@
 namespace bothy::disk::vhd1 {
 namespace {
 
-constexpr uint64_t kTableChunkBytes = 64 << 10;
-
 Footer Resized(Footer footer, uint64_t size_bytes) {
   footer.current_size = size_bytes;
   footer.geometry = ChsGeometry::For(size_bytes / kSectorBytes);

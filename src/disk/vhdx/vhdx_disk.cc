@@ -212,8 +212,9 @@ Task<absl::Status> VhdxDisk::Close() {
   absl::Status status;
   if (changes_begun_) {
     status = co_await tables_.Finish();
+    absl::Status idle = co_await space_.WaitUntilIdle();
     // The file is only cut where no log could say that it is longer.
-    if (status.ok()) status = co_await space_.Finish();
+    if (status.ok()) status = co_await space_.Cut();
     if (status.ok()) status = co_await Flush(*file_);
   }
   if (parent_ != nullptr) {

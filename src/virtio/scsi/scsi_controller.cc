@@ -160,9 +160,10 @@ void ScsiController::OnDoorbell(uint16_t queue) {
 
 void ScsiController::Resume() {
   quiesced_ = false;
+  target_.Resume();
   if (!serving()) return;
   if (const absl::Status status = events_.Resume(); !status.ok()) return Broken(status);
-  for (uint16_t i = 0; i < queues_.size(); ++i) OnDoorbell(i);
+  for (size_t i = 0; i < queues_.size(); ++i) OnDoorbell(static_cast<uint16_t>(i));
 }
 
 void ScsiController::Quiesce(std::function<void()> done) {

@@ -8,6 +8,7 @@
 
 #include "disk/raw/raw_disk.h"
 #include "disk/testing/memory_storage.h"
+#include "support/check.h"
 #include "support/endian.h"
 #include "virtio/testing/driver_queue.h"
 
@@ -42,7 +43,7 @@ class ScsiControllerTest : public ::testing::Test {
     auto storage = std::make_unique<disk::MemoryStorage>();
     storage_ = storage.get();
     storage_->Truncate(kDiskBytes);
-    target_.Attach(3, *disk::OpenRawDisk(std::move(storage)), "SERIAL");
+    CHECK_OK(target_.Attach(3, *disk::OpenRawDisk(std::move(storage)), {}));
     controller_.Resume();
     std::vector<std::unique_ptr<Virtqueue>> queues;
     for (DriverQueue* driver : {&control_, &events_, &requests_}) {
@@ -67,9 +68,9 @@ class ScsiControllerTest : public ::testing::Test {
   void Settle() {
     Settle([] { return false; });
   }
-  // One more round of the loop for what was posted; false when nothing is left after two.
+  // One more round of the loop for what was posted, which may post again; false after a few.
   bool Turn() {
-    if (turns_++ % 2 == 1) return false;
+    if (++turns_ % 8 == 0) return false;
     loop_->Post([] {});
     return true;
   }
@@ -136,7 +137,7 @@ class ScsiControllerTest : public ::testing::Test {
   DriverQueue requests_{*ram_, 0x5000, 16};
   std::unique_ptr<IoLoop> loop_ = *IoLoop::Create();
   disk::MemoryStorage* storage_ = nullptr;
-  scsi::Target target_;
+  scsi::Target target_{[this](std::function<void()> call) { loop_->Post(std::move(call)); }};
   FakeTransport transport_;
   ScsiController controller_{{.name = "scsi0", .request_queues = 1}, target_, *loop_};
 };
@@ -193,7 +194,7 @@ TEST_F(ScsiControllerTest, DataBothWaysWasNotNegotiated) {
 TEST_F(ScsiControllerTest, BuffersMayBeCutAnywhere) {
   PutRequest({0x28, 0, 0, 0, 0, 0, 0, 0, 1});
   std::vector<Buffer> buffers;
-  for (uint32_t i = 0; i < 3; ++i) buffers.push_back({kHeader + 17 * i, 17, false});
+  for (uint32_t i = 0; i < 3; ++i) buffers.push_back({kHeader + uint64_t{17} * i, 17, false});
   buffers.push_back({kAnswer, 11, true});
   // The answer's end and the data's beginning share a buffer.
   ASSERT_TRUE(ram_->Zero(kAnswer, 2048).ok());

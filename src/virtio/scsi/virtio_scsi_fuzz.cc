@@ -61,7 +61,7 @@ class Machine {
       auto storage = std::make_unique<disk::MemoryStorage>();
       storages_.push_back(storage.get());
       storage->Truncate(kDiskBytes);
-      target_.Attach(lun, *disk::OpenRawDisk(std::move(storage)), "SERIAL");
+      CHECK_OK(target_.Attach(lun, *disk::OpenRawDisk(std::move(storage)), {}));
     }
     const std::vector<uint8_t> guard(kRamBytes - kGuarded, 0x5C);
     CHECK_OK(ram_->Write(kGuarded, guard));
@@ -139,7 +139,7 @@ class Machine {
         const bool harmless = address < kGuarded - 0x1000 || address >= kRamBytes;
         Put<uint64_t>(at, harmless ? address : 0x20000);
         Put<uint32_t>(at + 8, harmless && address < kRamBytes ? input.Take<uint16_t>() % 0x1000
-                                                             : input.Take<uint32_t>() | kRamBytes);
+                                                              : input.Take<uint32_t>() | kRamBytes);
         Put<uint16_t>(at + 12, input.Take<uint16_t>());
         Put<uint16_t>(at + 14, input.Take<uint16_t>());
         break;
@@ -153,7 +153,8 @@ class Machine {
         break;
       }
       case 3:  // guest memory: headers and data
-        Put<uint64_t>(0x8000 + input.Take<uint32_t>() % (kGuarded - 0x9000), input.Take<uint64_t>());
+        Put<uint64_t>(0x8000 + input.Take<uint32_t>() % (kGuarded - 0x9000),
+                      input.Take<uint64_t>());
         break;
       case 4: {  // a whole request, so that the SCSI layer is reached
         const uint64_t header = 0x10000;
@@ -163,7 +164,8 @@ class Machine {
         for (size_t i = 19; i < 35; ++i) bytes[i] = input.Take<uint8_t>();
         CHECK_OK(ram_->Write(header, bytes));
         Describe(2, 0, header, 51, 1, 1);
-        Describe(2, 1, 0x20000, input.Take<uint16_t>() % 0x1000, input.Take<uint8_t>() % 2 == 0 ? 1 : 3, 2);
+        Describe(2, 1, 0x20000, input.Take<uint16_t>() % 0x1000,
+                 input.Take<uint8_t>() % 2 == 0 ? 1 : 3, 2);
         Describe(2, 2, 0x30000, 108 + input.Take<uint16_t>() % 0x1000, 2, 0);
         const uint64_t ring = kQueueBase + 2 * kQueueStride + 16 * kQueueSize;
         const auto index = *ram_->ReadObject<uint16_t>(ring + 2);
@@ -208,7 +210,7 @@ class Machine {
 
   std::unique_ptr<memory::GuestMemory> ram_ = testing::TestRam(kRamBytes);
   std::unique_ptr<IoLoop> loop_ = *IoLoop::Create({.engine = IoLoop::Engine::kThreadPool});
-  scsi::Target target_;
+  scsi::Target target_{[this](std::function<void()> call) { loop_->Post(std::move(call)); }};
   QuietTransport transport_;
   ScsiController controller_{{.name = "scsi0", .request_queues = 2}, target_, *loop_};
   std::vector<disk::MemoryStorage*> storages_;

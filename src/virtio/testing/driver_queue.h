@@ -50,7 +50,7 @@ class DriverQueue {
   // Takes the RAM from `base` on, RingBytes(size) of it.
   DriverQueue(memory::GuestMemory& memory, uint64_t base, uint16_t size, bool event_index = false,
               bool indirect = true)
-      : memory_(memory),
+      : memory_(&memory),
         setup_{.size = size,
                .descriptor_gpa = base,
                .driver_gpa = base + 16 * uint64_t{size},
@@ -147,14 +147,14 @@ class DriverQueue {
  private:
   template <typename T>
   [[nodiscard]] T Get(uint64_t gpa) const {
-    return memory_.ReadObject<T>(gpa).value();
+    return memory_->ReadObject<T>(gpa).value();
   }
   template <typename T>
   void Put(uint64_t gpa, T value) {
-    CHECK_OK(memory_.WriteObject(gpa, value));
+    CHECK_OK(memory_->WriteObject(gpa, value));
   }
 
-  memory::GuestMemory& memory_;
+  memory::GuestMemory* memory_;
   QueueSetup setup_;
   std::vector<uint16_t> free_;
   std::map<uint32_t, std::vector<uint16_t>> chains_;

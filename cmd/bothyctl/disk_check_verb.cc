@@ -1,0 +1,162 @@
+#include <unistd.h>
+
+#include <memory>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "cmd/bothyctl/command_line.h"
+#include "cmd/bothyctl/disk_task.h"
+#include "cmd/bothyctl/disk_verbs.h"
+#include "cmd/bothyctl/exit_code.h"
+#include "cmd/bothyctl/json_form.h"
+#include "cmd/bothyctl/output.h"
+#include "cmd/bothyctl/quantities.h"
+#include "disk/tools/image_format.h"
+
+namespace bothy::bothyctl {
+namespace {
+
+using disk::CheckReport;
+using disk::Problem;
+using disk::Severity;
+
+constexpr char kCheckExamples[] =
+    R"(  bothyctl disk check root.vhdx
+      what is wrong with it, and whether repair can put it right; nothing is changed
+  bothyctl disk check root.vhdx --json
+      the same for a script
+
+Exit status 0: good, perhaps with notes on room that nothing refers to; 6: something has to be
+repaired; 1: it couldn't be checked.)";
+
+constexpr char kRepairExamples[] =
+    R"(  bothyctl disk repair root.vhdx
+      puts right what `check` calls repairable
+  cp --reflink=auto root.vhdx root.bak && bothyctl disk repair root.vhdx
+      for an image that can't be replaced
+
+Exit status 0: it is good now; 6: some of it can't be repaired; 1: error.)";
+
+struct Arguments {
+  std::string path;
+  std::optional<disk::ImageType> format;
+};
+
+const char* Word(Severity severity) {
+  switch (severity) {
+    case Severity::kNote:
+      return "note";
+    case Severity::kWarning:
+      return "warning";
+    case Severity::kError:
+      return "error";
+  }
+  return "";
+}
+
+std::string Text(const std::string& path, const CheckReport& report) {
+  std::vector<Row> rows = {{"severity", "offset", "field", "what", "repair"}};
+  for (const Problem& problem : report.problems) {
+    rows.push_back({Word(problem.severity), absl::StrCat(problem.offset), problem.field,
+                    problem.message, problem.repairable ? "yes" : "no"});
+  }
+  std::string text;
+  if (rows.size() > 1) text = Table(rows, /*has_heading=*/true, STDOUT_FILENO);
+  if (report.more_problems != 0) absl::StrAppend(&text, "… and ", report.more_problems, " more\n");
+  absl::StrAppend(&text, path, ": ",
+                  report.clean()   ? "good"
+                  : report.sound() ? report.worst == Severity::kNote ? "good, with notes"
+                                                                     : "all data is there, but "
+                                                                       "repair it"
+                                   : "damaged",
+                  ", ", report.blocks_allocated, " of ", report.blocks_total, " blocks of ",
+                  FormatBytes(report.block_size_bytes), " in use\n");
+  return text;
+}
+
+std::string Json(const std::string& path, const CheckReport& report) {
+  std::string problems;
+  for (const Problem& problem : report.problems) {
+    absl::StrAppend(&problems, problems.empty() ? "\n" : ",\n", "    {\"severity\": \"",
+                    Word(problem.severity), "\", \"offset\": ", problem.offset,
+                    ", \"field\": ", JsonString(problem.field),
+                    ", \"message\": ", JsonString(problem.message),
+                    ", \"repairable\": ", problem.repairable ? "true" : "false", "}");
+  }
+  if (!problems.empty()) absl::StrAppend(&problems, "\n  ");
+  return absl::StrCat("{\n  \"path\": ", JsonString(path),
+                      ",\n  \"clean\": ", report.clean() ? "true" : "false",
+                      ",\n  \"sound\": ", report.sound() ? "true" : "false", ",\n  \"problems\": [",
+                      problems, "],\n  \"more_problems\": ", report.more_problems,
+                      ",\n  \"blocks_total\": ", report.blocks_total,
+                      ",\n  \"blocks_allocated\": ", report.blocks_allocated,
+                      ",\n  \"block_size_bytes\": ", report.block_size_bytes,
+                      ",\n  \"file_bytes\": ", report.file_bytes,
+                      ",\n  \"allocated_bytes\": ", report.allocated_bytes,
+                      ",\n  \"leaked_bytes\": ", report.leaked_bytes, "\n}\n");
+}
+
+bool NeedsRepair(const CheckReport& report) {
+  return !report.clean() && report.worst > Severity::kNote;
+}
+
+Task<absl::Status> Check(DiskTaskContext& context, const Arguments& arguments, bool repair,
+                         bool json, CheckReport& report) {
+  absl::StatusOr<disk::ImageType> type =
+      co_await FormatOf(context.loop, arguments.path, arguments.format);
+  if (!type.ok()) co_return type.status();
+  const auto progress = [&context](uint64_t done, uint64_t total) {
+    context.progress.Update(done, total);
+  };
+  if (repair) {
+    absl::StatusOr<CheckReport> before =
+        co_await disk::tools::RepairImage(context.loop, arguments.path, *type, progress);
+    if (!before.ok()) co_return before.status();
+    // What was wrong is told; what still is decides.
+    context.progress.Clear();
+    for (const Problem& problem : before->problems) {
+      if (json) break;
+      if (!Print(absl::StrCat(Word(problem.severity), ": offset ", problem.offset, ": ",
+                              problem.field, ": ", problem.message, "\n"))) {
+        co_return absl::InternalError("standard output");
+      }
+    }
+  }
+  absl::StatusOr<CheckReport> now =
+      co_await disk::tools::CheckImage(context.loop, arguments.path, *type, progress);
+  if (!now.ok()) co_return now.status();
+  report = *std::move(now);
+  co_return absl::OkStatus();
+}
+
+int CheckDisk(const Globals& globals, const Arguments& arguments, bool repair) {
+  CheckReport report;
+  const int status =
+      RunDiskTask(repair ? "repair" : "check", OnSignal::kDie, [&](DiskTaskContext& context) {
+        return Check(context, arguments, repair, globals.json, report);
+      });
+  if (status != kExitOk) return status;
+  if (!Print(globals.json ? Json(arguments.path, report) : Text(arguments.path, report))) {
+    return kExitError;
+  }
+  return NeedsRepair(report) ? kExitProblems : kExitOk;
+}
+
+}  // namespace
+
+void AddDiskCheckVerbs(CommandLine& commands, CLI::App* disk) {
+  for (const bool repair : {false, true}) {
+    CLI::App* const verb =
+        commands.AddVerb(disk, repair ? "repair" : "check",
+                         repair ? "Put right what is wrong with an image" : "Examine an image",
+                         repair ? kRepairExamples : kCheckExamples);
+    const auto arguments = std::make_shared<Arguments>();
+    AddImagePath(*verb, "path", &arguments->path, "The image")->required();
+    AddFormatFlag(*verb, &arguments->format);
+    commands.OnVerb(verb, [arguments, repair](const Globals& globals) {
+      return CheckDisk(globals, *arguments, repair);
+    });
+  }
+}
+
+}  // namespace bothy::bothyctl

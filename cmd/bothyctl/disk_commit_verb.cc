@@ -1,0 +1,65 @@
+#include <unistd.h>
+
+#include <cerrno>
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "cmd/bothyctl/command_line.h"
+#include "cmd/bothyctl/disk_task.h"
+#include "cmd/bothyctl/disk_verbs.h"
+#include "cmd/bothyctl/output.h"
+#include "disk/tools/commit_image.h"
+
+namespace bothy::bothyctl {
+namespace {
+
+constexpr char kExamples[] =
+    R"(  bothyctl disk commit vm1.vhdx
+      what vm1.vhdx changed of its parent is in the parent afterwards
+  bothyctl disk commit vm1.vhdx --delete
+      and vm1.vhdx, which nobody needs any more, is gone
+
+Interrupted, vm1.vhdx reads as before and can be committed again. Other images with the same parent
+are good no longer.)";
+
+struct Arguments {
+  std::string path;
+  std::optional<disk::ImageType> format;
+  bool remove = false;
+};
+
+Task<absl::Status> Commit(DiskTaskContext& context, const Arguments& arguments) {
+  absl::StatusOr<disk::ImageType> type =
+      co_await FormatOf(context.loop, arguments.path, arguments.format);
+  if (!type.ok()) co_return type.status();
+  const disk::tools::Source source = {.path = arguments.path, .type = *type};
+  disk::tools::CopyOptions options;
+  options.progress = [&context](uint64_t done, uint64_t total) {
+    context.progress.Update(done, total);
+  };
+  options.stop = context.stop;
+  absl::StatusOr<std::string> parent =
+      co_await disk::tools::CommitImage(context.loop, source, options);
+  if (!parent.ok()) co_return parent.status();
+  if (arguments.remove && ::unlink(arguments.path.c_str()) != 0) {
+    co_return ErrnoStatus(errno, absl::StrCat(arguments.path, ": delete"));
+  }
+  co_return absl::OkStatus();
+}
+
+}  // namespace
+
+void AddDiskCommitVerb(CommandLine& commands, CLI::App* disk) {
+  CLI::App* const verb = commands.AddVerb(
+      disk, "commit", "Write what a differencing image holds to its parent", kExamples);
+  const auto arguments = std::make_shared<Arguments>();
+  AddImagePath(*verb, "path", &arguments->path, "The differencing image")->required();
+  AddFormatFlag(*verb, &arguments->format);
+  verb->add_flag("--delete", arguments->remove, "Delete the image when its parent is complete");
+  commands.OnVerb(verb, [arguments](const Globals&) {
+    return RunDiskTask("commit", OnSignal::kStop,
+                       [&](DiskTaskContext& context) { return Commit(context, *arguments); });
+  });
+}
+
+}  // namespace bothy::bothyctl

@@ -1,0 +1,126 @@
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <memory>
+#include <variant>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "cmd/bothyctl/command_line.h"
+#include "cmd/bothyctl/disk_task.h"
+#include "cmd/bothyctl/disk_verbs.h"
+#include "cmd/bothyctl/exit_code.h"
+#include "cmd/bothyctl/json_form.h"
+#include "cmd/bothyctl/output.h"
+#include "cmd/bothyctl/quantities.h"
+#include "disk/disk.h"
+#include "disk/open_image.h"
+
+namespace bothy::bothyctl {
+namespace {
+
+constexpr char kExamples[] =
+    R"(  bothyctl disk info root.vhdx
+      its format, size and room in the host's file, and the same of its parents
+  bothyctl disk info root.vhdx --json
+      the same for a script, sizes in bytes)";
+
+struct Arguments {
+  std::string path;
+  std::optional<disk::ImageType> format;
+};
+
+using disk::Fact;
+
+// All that is told of one image, in order.
+std::vector<Fact> FactsOf(const disk::Disk& image) {
+  const disk::Geometry& geometry = image.geometry();
+  std::vector<Fact> facts = {{"path", image.path()},
+                             {"format", std::string(image.format())},
+                             {"size_bytes", geometry.size_bytes}};
+  struct stat status {};
+  if (::stat(image.path().c_str(), &status) == 0 && S_ISREG(status.st_mode)) {
+    facts.push_back({"file_bytes", static_cast<uint64_t>(status.st_size)});
+    facts.push_back({"host_bytes", static_cast<uint64_t>(status.st_blocks) * 512});
+  }
+  facts.push_back({"logical_sector_bytes", uint64_t{geometry.logical_sector_bytes}});
+  facts.push_back({"physical_sector_bytes", uint64_t{geometry.physical_sector_bytes}});
+  for (const Fact& fact : image.Facts()) facts.push_back(fact);
+  return facts;
+}
+
+std::string Value(const Fact& fact, bool json) {
+  if (const bool* flag = std::get_if<bool>(&fact.value)) {
+    return json ? *flag ? "true" : "false" : *flag ? "yes" : "no";
+  }
+  if (const uint64_t* number = std::get_if<uint64_t>(&fact.value)) {
+    const bool size = !json && fact.name.ends_with("_bytes");
+    return size ? absl::StrCat(FormatBytes(*number), " (", *number, ")") : absl::StrCat(*number);
+  }
+  const std::string& text = std::get<std::string>(fact.value);
+  return json ? JsonString(text) : text;
+}
+
+std::string Text(const disk::Disk& top) {
+  std::string text;
+  for (const disk::Disk* image = &top; image != nullptr; image = image->parent()) {
+    std::vector<Row> rows;
+    for (const Fact& fact : FactsOf(*image)) {
+      std::string name = fact.name;
+      if (name.ends_with("_bytes")) name.resize(name.size() - 6);
+      rows.push_back({absl::StrReplaceAll(name, {{"_", " "}}), Value(fact, /*json=*/false)});
+    }
+    absl::StrAppend(&text, text.empty() ? "" : "\nwhich differs from\n\n",
+                    Table(rows, /*has_heading=*/false, STDOUT_FILENO));
+  }
+  return text;
+}
+
+// One object an image, the parent within the child.
+std::string Json(const disk::Disk& image, const std::string& indent = "") {
+  std::string json = "{";
+  for (const Fact& fact : FactsOf(image)) {
+    absl::StrAppend(&json, json.size() == 1 ? "\n" : ",\n", indent, "  ", JsonString(fact.name),
+                    ": ", Value(fact, /*json=*/true));
+  }
+  if (image.parent() != nullptr) {
+    absl::StrAppend(&json, ",\n", indent, "  \"parent\": ", Json(*image.parent(), indent + "  "));
+  }
+  absl::StrAppend(&json, "\n", indent, "}");
+  return json;
+}
+
+Task<absl::Status> Describe(DiskTaskContext& context, const Arguments& arguments, bool json,
+                            std::string& text) {
+  absl::StatusOr<disk::ImageType> type =
+      co_await FormatOf(context.loop, arguments.path, arguments.format);
+  if (!type.ok()) co_return type.status();
+  disk::OpenImageOptions options;
+  options.read_only = true;
+  absl::StatusOr<std::unique_ptr<disk::Disk>> image =
+      co_await disk::OpenImage(context.loop, arguments.path, *type, options);
+  if (!image.ok()) co_return image.status();
+  text = json ? absl::StrCat(Json(**image), "\n") : Text(**image);
+  absl::Status status = co_await (*image)->Close();
+  co_return status;
+}
+
+}  // namespace
+
+void AddDiskInfoVerb(CommandLine& commands, CLI::App* disk) {
+  CLI::App* const verb = commands.AddVerb(disk, "info", "Show what an image is", kExamples);
+  const auto arguments = std::make_shared<Arguments>();
+  AddImagePath(*verb, "path", &arguments->path, "The image")->required();
+  AddFormatFlag(*verb, &arguments->format);
+  commands.OnVerb(verb, [arguments](const Globals& globals) -> int {
+    std::string text;
+    const int status = RunDiskTask("info", OnSignal::kDie, [&](DiskTaskContext& context) {
+      return Describe(context, *arguments, globals.json, text);
+    });
+    if (status != kExitOk) return status;
+    return Print(text) ? kExitOk : kExitError;
+  });
+}
+
+}  // namespace bothy::bothyctl

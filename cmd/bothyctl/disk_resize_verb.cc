@@ -1,0 +1,50 @@
+#include <memory>
+
+#include "cmd/bothyctl/command_line.h"
+#include "cmd/bothyctl/disk_task.h"
+#include "cmd/bothyctl/disk_verbs.h"
+#include "disk/tools/image_format.h"
+
+namespace bothy::bothyctl {
+namespace {
+
+constexpr char kExamples[] =
+    R"(  bothyctl disk resize root.vhdx 40G
+      a larger disk; partitions and file systems on it are the guest's to grow
+  bothyctl disk resize root.vhdx 10G
+      a smaller one, if there is nothing but zeros past 10 GiB
+  bothyctl disk resize root.vhdx 10G --shrink
+      whatever is there)";
+
+struct Arguments {
+  std::string path;
+  std::optional<uint64_t> size;
+  std::optional<disk::ImageType> format;
+  bool shrink = false;
+};
+
+Task<absl::Status> Resize(DiskTaskContext& context, const Arguments& arguments) {
+  absl::StatusOr<disk::ImageType> type =
+      co_await FormatOf(context.loop, arguments.path, arguments.format);
+  if (!type.ok()) co_return type.status();
+  absl::Status status = co_await disk::tools::ResizeImage(context.loop, arguments.path, *type,
+                                                          *arguments.size, arguments.shrink);
+  co_return status;
+}
+
+}  // namespace
+
+void AddDiskResizeVerb(CommandLine& commands, CLI::App* disk) {
+  CLI::App* const verb = commands.AddVerb(disk, "resize", "Change a disk's size", kExamples);
+  const auto arguments = std::make_shared<Arguments>();
+  AddImagePath(*verb, "path", &arguments->path, "The image")->required();
+  AddBytes(*verb, "size", &arguments->size, "The new size: 40G, 512M")->required();
+  AddFormatFlag(*verb, &arguments->format);
+  verb->add_flag("--shrink", arguments->shrink, "Cut off what lies past the new size");
+  commands.OnVerb(verb, [arguments](const Globals&) {
+    return RunDiskTask("resize", OnSignal::kDie,
+                       [&](DiskTaskContext& context) { return Resize(context, *arguments); });
+  });
+}
+
+}  // namespace bothy::bothyctl

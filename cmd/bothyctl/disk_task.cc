@@ -1,0 +1,85 @@
+#include "cmd/bothyctl/disk_task.h"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "cmd/bothyctl/error_text.h"
+#include "cmd/bothyctl/exit_code.h"
+#include "support/unique_fd.h"
+
+namespace bothy::bothyctl {
+namespace {
+
+// For the handler.
+volatile std::sig_atomic_t caught_signal = 0;
+volatile std::sig_atomic_t caught_event = -1;
+
+void Caught(int signal) {
+  const int saved = errno;
+  caught_signal = signal;
+  const uint64_t one = 1;
+  // Can't fail: the counter is nowhere near its end.
+  static_cast<void>(!::write(static_cast<int>(caught_event), &one, sizeof one));
+  errno = saved;
+}
+
+// The first signal that asks to end stops the task, the second one ends the process.
+class SignalWatch {
+ public:
+  SignalWatch(IoLoop& loop, std::stop_source& stop) : event_(::eventfd(0, EFD_CLOEXEC)) {
+    caught_signal = 0;
+    caught_event = event_.get();
+    watch_ = loop.WatchEvent(event_.get(), [&stop] { stop.request_stop(); });
+    struct sigaction action {};
+    action.sa_handler = Caught;
+    action.sa_flags = static_cast<int>(SA_RESETHAND);
+    for (size_t i = 0; i < kSignals.size(); ++i) ::sigaction(kSignals[i], &action, &before_[i]);
+  }
+  ~SignalWatch() {
+    for (size_t i = 0; i < kSignals.size(); ++i) ::sigaction(kSignals[i], &before_[i], nullptr);
+  }
+  SignalWatch(const SignalWatch&) = delete;
+  SignalWatch& operator=(const SignalWatch&) = delete;
+
+ private:
+  static constexpr std::array<int, 3> kSignals = {SIGINT, SIGTERM, SIGHUP};
+  UniqueFd event_;
+  std::unique_ptr<IoLoop::Watch> watch_;
+  std::array<struct sigaction, kSignals.size()> before_{};
+};
+
+}  // namespace
+
+int RunDiskTask(const std::string& what, OnSignal on_signal,
+                const std::function<Task<absl::Status>(DiskTaskContext&)>& task) {
+  const std::string name = absl::StrCat("disk ", what);
+  absl::StatusOr<std::unique_ptr<IoLoop>> loop = IoLoop::Create();
+  if (!loop.ok()) {
+    PrintError(ErrorLine(name, loop.status()));
+    return kExitError;
+  }
+  std::stop_source stop;
+  std::optional<SignalWatch> signals;
+  if (on_signal == OnSignal::kStop) signals.emplace(**loop, stop);
+  std::optional<absl::Status> status;
+  {
+    DiskProgress progress(what);
+    DiskTaskContext context = {.loop = **loop, .progress = progress, .stop = stop.get_token()};
+    Start(task(context), [&status](absl::Status result) { status = std::move(result); });
+    (*loop)->RunUntil([&status] { return status.has_value(); });
+  }
+  if (status->ok()) return kExitOk;
+  PrintError(ErrorLine(name, *status));
+  const bool interrupted = absl::IsCancelled(*status) && stop.stop_requested();
+  return interrupted ? kExitSignal + static_cast<int>(caught_signal) : static_cast<int>(kExitError);
+}
+
+}  // namespace bothy::bothyctl

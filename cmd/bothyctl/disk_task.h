@@ -1,0 +1,29 @@
+// Running a task of disk/tools/ from a verb: a loop on this thread, signals, progress, the exit
+// status.
+#pragma once
+
+#include <functional>
+#include <stop_token>
+#include <string>
+
+#include "cmd/bothyctl/disk_progress.h"
+#include "support/io_loop.h"
+#include "support/task.h"
+
+namespace bothy::bothyctl {
+
+struct DiskTaskContext {
+  IoLoop& loop;
+  DiskProgress& progress;
+  std::stop_token stop;
+};
+
+// What a signal does: a task that cleans up after itself hears of the first one and ends soon.
+enum class OnSignal { kDie, kStop };
+
+// Runs `task` and tells of its failure as "disk WHAT: Status: message"; the exit status, 128 + n
+// when signal n ended it.
+int RunDiskTask(const std::string& what, OnSignal on_signal,
+                const std::function<Task<absl::Status>(DiskTaskContext&)>& task);
+
+}  // namespace bothy::bothyctl

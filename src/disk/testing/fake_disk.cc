@@ -1,0 +1,52 @@
+#include "disk/testing/fake_disk.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+namespace bothy::disk {
+
+FakeDisk::FakeDisk(Options options)
+    : options_(std::move(options)),
+      storage_({.path = options_.path, .immediate = options_.immediate, .seed = options_.seed}) {
+  storage_.Truncate(options_.geometry.size_bytes);
+}
+
+void FakeDisk::Submit(Request& request) {
+  if (absl::Status status = CheckRequest(options_.geometry, request); !status.ok()) {
+    return request.Complete(std::move(status));
+  }
+  storage_.Submit(request);
+}
+
+Task<absl::StatusOr<Extent>> FakeDisk::MapExtent(uint64_t offset) {
+  if (!map_status.ok()) co_return map_status;
+  const uint64_t size = options_.geometry.size_bytes;
+  if (offset >= size) co_return absl::InvalidArgumentError("past the end");
+  Extent extent;
+  extent.length = std::min(kExtentBytes - offset % kExtentBytes, size - offset);
+  std::array<uint8_t, kExtentBytes> bytes{};
+  const std::span<uint8_t> here = std::span(bytes).first(extent.length);
+  storage_.Peek(offset, here);
+  const bool zero = std::all_of(here.begin(), here.end(), [](uint8_t byte) { return byte == 0; });
+  extent.kind = zero ? Extent::Kind::kZero : Extent::Kind::kOpaque;
+  co_return extent;
+}
+
+absl::Status FakeDisk::Refresh() {
+  if (!size_after_refresh.has_value()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(options_.geometry.size_bytes, *size_after_refresh);
+  storage_.Truncate(options_.geometry.size_bytes);
+  return absl::OkStatus();
+}
+
+Task<absl::Status> FakeDisk::Close() {
+  CHECK(storage_.waiting() == 0);
+  co_return absl::OkStatus();
+}
+
+std::vector<Fact> FakeDisk::Facts() const {
+  return {{.name = "resident_bytes", .value = uint64_t{storage_.resident_bytes()}}};
+}
+
+}  // namespace bothy::disk

@@ -1,0 +1,162 @@
+#include "disk/tools/commit_image.h"
+
+#include <filesystem>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "disk/host_storage.h"
+#include "disk/open_image.h"
+#include "disk/vhd1/vhd1.h"
+#include "disk/vhdx/vhdx.h"
+#include "support/check.h"
+
+namespace bothy::disk::tools {
+namespace {
+
+// Opens the parent of the image that is committed, for writing, and remembers it.
+struct WritableParent {
+  IoLoop& loop;
+  ImageType type;
+  Guid next_linkage;
+  Disk* disk = nullptr;
+
+  Task<absl::StatusOr<std::unique_ptr<Disk>>> Open(ParentReference reference) {
+    const auto folder = std::filesystem::path(reference.child_path).parent_path();
+    absl::Status status = absl::NotFoundError("no parent is named");
+    for (const std::string& candidate : reference.candidate_paths) {
+      HostStorageOptions options;
+      options.path = (folder / candidate).lexically_normal().string();
+      absl::StatusOr<std::unique_ptr<Storage>> storage =
+          co_await OpenHostStorage(loop, std::move(options));
+      status = storage.status();
+      if (absl::IsNotFound(status)) continue;
+      if (!status.ok()) co_return status;
+      absl::StatusOr<std::unique_ptr<Disk>> opened = co_await OpenFormat(*std::move(storage));
+      if (opened.ok()) disk = opened->get();
+      co_return opened;
+    }
+    co_return status;
+  }
+
+  Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenFormat(std::unique_ptr<Storage> storage) {
+    // Its own parents are read only.
+    ParentOpener grandparent = [this](const ParentReference& reference) {
+      return OpenReadOnly(reference);
+    };
+    if (type == ImageType::kVhdx) {
+      vhdx::OpenOptions options;
+      options.open_parent = std::move(grandparent);
+      options.next_linkage = next_linkage;
+      absl::StatusOr<std::unique_ptr<Disk>> opened =
+          co_await vhdx::Open(std::move(storage), std::move(options));
+      co_return opened;
+    }
+    vhd1::OpenOptions options;
+    options.open_parent = std::move(grandparent);
+    absl::StatusOr<std::unique_ptr<Disk>> opened =
+        co_await vhd1::Open(std::move(storage), std::move(options));
+    co_return opened;
+  }
+
+  Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenReadOnly(ParentReference reference) {
+    const auto folder = std::filesystem::path(reference.child_path).parent_path();
+    absl::StatusOr<std::unique_ptr<Disk>> opened = absl::NotFoundError("no parent is named");
+    OpenImageOptions options;
+    options.read_only = true;
+    for (const std::string& candidate : reference.candidate_paths) {
+      opened =
+          co_await OpenImage(loop, (folder / candidate).lexically_normal().string(), type, options);
+      if (!absl::IsNotFound(opened.status())) break;
+    }
+    co_return opened;
+  }
+};
+
+// What the image's parent is known by now; it is the one that the image was made for.
+Task<absl::StatusOr<Guid>> ParentLinkage(IoLoop& loop, const Source& source) {
+  OpenImageOptions options;
+  options.read_only = true;
+  absl::StatusOr<std::unique_ptr<Disk>> child =
+      co_await OpenImage(loop, source.path, source.type, options);
+  if (!child.ok()) co_return child.status();
+  absl::StatusOr<Guid> linkage =
+      absl::FailedPreconditionError(absl::StrCat(source.path, ": differs from no parent"));
+  const Disk* parent = (*child)->parent();
+  if (parent != nullptr && parent->linkage().has_value()) linkage = *parent->linkage();
+  absl::Status closed = co_await (*child)->Close();
+  CO_RETURN_IF_ERROR(closed);
+  co_return linkage;
+}
+
+// Makes the image good for a parent that is known by `linkage`, or by `linkage2` unless that is
+// zero.
+Task<absl::Status> Relink(IoLoop& loop, const Source& source, const Guid& linkage,
+                          const Guid& linkage2) {
+  if (source.type != ImageType::kVhdx) co_return absl::OkStatus();  // VHD1 has nothing of the kind
+  HostStorageOptions options;
+  options.path = source.path;
+  absl::StatusOr<std::unique_ptr<Storage>> storage =
+      co_await OpenHostStorage(loop, std::move(options));
+  if (!storage.ok()) co_return storage.status();
+  vhdx::LinkageUpdate update;
+  update.linkage = linkage;
+  update.linkage2 = linkage2;
+  absl::Status status = co_await vhdx::SetParentLinkage(**storage, update);
+  co_return status;
+}
+
+Task<absl::Status> CopyToParent(Disk& child, WritableParent& parent, const Source& source,
+                                const CopyOptions& options) {
+  if (parent.disk->geometry().size_bytes < child.geometry().size_bytes) {
+    co_return absl::FailedPreconditionError(absl::StrCat(
+        parent.disk->path(), ": with ", parent.disk->geometry().size_bytes,
+        " bytes is smaller than ", source.path, " with ", child.geometry().size_bytes));
+  }
+  absl::Status status = co_await CopyOwnContents(child, *parent.disk, options);
+  if (status.ok()) status = co_await Flush(*parent.disk);
+  co_return status;
+}
+
+}  // namespace
+
+Task<absl::StatusOr<std::string>> CommitImage(IoLoop& loop, const Source& source,
+                                              CopyOptions options) {
+  if (source.type == ImageType::kRaw) {
+    co_return absl::FailedPreconditionError(
+        absl::StrCat(source.path, ": is raw and differs from no parent"));
+  }
+  options.target = CopyOptions::Target::kContents;
+  WritableParent parent = {.loop = loop, .type = source.type, .next_linkage = Guid::Random()};
+  // Before the parent changes the image is good for it as it is and as it will be.
+  absl::StatusOr<Guid> linkage = co_await ParentLinkage(loop, source);
+  if (!linkage.ok()) co_return linkage.status();
+  absl::Status status = co_await Relink(loop, source, *linkage, parent.next_linkage);
+  CO_RETURN_IF_ERROR(status);
+  HostStorageOptions storage_options;
+  storage_options.path = source.path;
+  storage_options.read_only = true;
+  absl::StatusOr<std::unique_ptr<Storage>> storage =
+      co_await OpenHostStorage(loop, std::move(storage_options));
+  if (!storage.ok()) co_return storage.status();
+  ParentOpener open_parent = [&parent](const ParentReference& reference) {
+    return parent.Open(reference);
+  };
+  absl::StatusOr<std::unique_ptr<Disk>> child =
+      co_await OpenOn(*std::move(storage), source.type, true, std::move(open_parent));
+  if (!child.ok()) co_return child.status();
+  CHECK(parent.disk != nullptr);
+  const std::string parent_path = parent.disk->path();
+  const Disk& changed = *parent.disk;
+  status = co_await CopyToParent(**child, parent, source, options);
+  // Closes the parent, too.
+  absl::Status closed = co_await (*child)->Close();
+  if (status.ok()) status = closed;
+  CO_RETURN_IF_ERROR(status);
+  const Guid now = changed.linkage().value_or(Guid());
+  child->reset();
+  status = co_await Relink(loop, source, now, Guid());
+  CO_RETURN_IF_ERROR(status);
+  co_return parent_path;
+}
+
+}  // namespace bothy::disk::tools

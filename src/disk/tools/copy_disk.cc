@@ -1,0 +1,228 @@
+#include "disk/tools/copy_disk.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <coroutine>
+#include <cstring>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "support/check.h"
+
+namespace bothy::disk::tools {
+namespace {
+
+constexpr uint64_t kChunkBytes = 1 << 20;
+constexpr size_t kChunksInFlight = 16;
+// What is skipped when it is zero, or when it is the same. Smaller runs cost more requests than
+// they save.
+constexpr uint64_t kGrainBytes = 64 << 10;
+
+bool IsZero(const uint8_t* bytes, size_t size) {
+  return bytes[0] == 0 && std::memcmp(bytes, bytes + 1, size - 1) == 0;
+}
+
+// What is known of the bytes that follow an offset.
+struct Run {
+  enum class Kind : uint8_t { kZero, kData, kSkip };
+  Kind kind = Kind::kData;
+  uint64_t length = 0;
+};
+
+// The part of an extent of a file that is data, or that is a hole.
+Run HolesOf(const Extent& extent) {
+  Run run = {.kind = Run::Kind::kData, .length = extent.length};
+  const auto begin = static_cast<off_t>(extent.file_offset);
+  const off_t data = ::lseek(extent.fd, begin, SEEK_DATA);
+  if (data < 0) {
+    // ENXIO: nothing but a hole up to the file's end. Anything else: it can't be known.
+    if (errno == ENXIO) run.kind = Run::Kind::kZero;
+    return run;
+  }
+  if (data > begin) {
+    run.kind = Run::Kind::kZero;
+    run.length = std::min<uint64_t>(run.length, static_cast<uint64_t>(data - begin));
+    return run;
+  }
+  const off_t hole = ::lseek(extent.fd, begin, SEEK_HOLE);
+  if (hole > begin)
+    run.length = std::min<uint64_t>(run.length, static_cast<uint64_t>(hole - begin));
+  return run;
+}
+
+Task<absl::StatusOr<Run>> WholeContents(Disk& from, uint64_t offset) {
+  absl::StatusOr<Extent> extent = co_await from.MapExtent(offset);
+  if (!extent.ok()) co_return extent.status();
+  if (extent->kind == Extent::Kind::kFile) {
+    Run run = HolesOf(*extent);
+    // A hole's edge isn't a sector's where a file system has smaller ones.
+    const uint64_t sector = from.geometry().logical_sector_bytes;
+    run.length = std::max(run.length / sector * sector, sector);
+    co_return run;
+  }
+  co_return Run{.kind = extent->kind == Extent::Kind::kZero ? Run::Kind::kZero : Run::Kind::kData,
+                .length = extent->length};
+}
+
+Task<absl::StatusOr<Run>> OwnContents(Disk& child, uint64_t offset) {
+  absl::StatusOr<Presence> presence = co_await child.FindPresence(offset);
+  if (!presence.ok()) co_return presence.status();
+  const Run::Kind kind = presence->kind == Presence::Kind::kHere   ? Run::Kind::kData
+                         : presence->kind == Presence::Kind::kZero ? Run::Kind::kZero
+                                                                   : Run::Kind::kSkip;
+  co_return Run{.kind = kind, .length = presence->length};
+}
+
+// Chunks under way.
+class Copier {
+ public:
+  Copier(Disk& from, Disk& to, const CopyOptions& options)
+      : from_(from), to_(to), options_(options), total_(from.geometry().size_bytes) {}
+  ~Copier() { CHECK(in_flight_ == 0); }
+
+  template <typename NextRun>
+  Task<absl::Status> Run(NextRun next_run) {
+    for (uint64_t offset = 0; offset < total_ && status_.ok();) {
+      if (options_.stop.stop_requested()) Fail(absl::CancelledError("interrupted"));
+      absl::StatusOr<tools::Run> found = co_await next_run(from_, offset);
+      if (!found.ok()) {
+        Fail(found.status());
+        break;
+      }
+      const uint64_t run_end = std::min(offset + found->length, total_);
+      if (found->kind == tools::Run::Kind::kSkip) {
+        Done(run_end - offset);
+        offset = run_end;
+        continue;
+      }
+      const bool zero = found->kind == tools::Run::Kind::kZero;
+      while (offset < run_end && status_.ok() && !options_.stop.stop_requested()) {
+        // Zeros that nobody has to look at go at once.
+        const bool at_once = zero && options_.target == CopyOptions::Target::kZero;
+        const uint64_t end =
+            at_once ? run_end : std::min(run_end, (offset / kChunkBytes + 1) * kChunkBytes);
+        if (at_once) {
+          Done(end - offset);
+        } else {
+          co_await Room{*this, kChunksInFlight - 1};
+          Begin(offset, end - offset, zero);
+        }
+        offset = end;
+      }
+    }
+    co_await Room{*this, 0};
+    co_return status_;
+  }
+
+ private:
+  struct Room {
+    Copier& copier;
+    size_t most;
+    [[nodiscard]] bool await_ready() const noexcept { return copier.in_flight_ <= most; }
+    void await_suspend(std::coroutine_handle<> waiting) {
+      copier.waiting_ = waiting;
+      copier.most_ = most;
+    }
+    void await_resume() const noexcept {}
+  };
+  struct Buffers {
+    std::vector<uint8_t> source = std::vector<uint8_t>(kChunkBytes);
+    std::vector<uint8_t> target;  // kContents only
+  };
+
+  void Begin(uint64_t offset, uint64_t length, bool zero) {
+    if (unused_.empty()) unused_.push_back(std::make_unique<Buffers>());
+    std::unique_ptr<Buffers> buffers = std::move(unused_.back());
+    unused_.pop_back();
+    ++in_flight_;
+    Buffers& in_use = *buffers;
+    Start(CopyChunk(in_use, offset, length, zero),
+          [this, length, kept = std::move(buffers)](const absl::Status& status) mutable {
+            unused_.push_back(std::move(kept));
+            --in_flight_;
+            if (!status.ok()) Fail(status);
+            Done(length);
+            if (waiting_ && in_flight_ <= most_) std::exchange(waiting_, nullptr).resume();
+          });
+  }
+
+  Task<absl::Status> CopyChunk(Buffers& buffers, uint64_t offset, uint64_t length, bool zero) {
+    const std::span<uint8_t> source(buffers.source.data(), length);
+    absl::Status status;
+    if (!zero) {
+      status = co_await ReadAt(from_, offset, source);
+      CO_RETURN_IF_ERROR(status);
+    } else {
+      std::memset(source.data(), 0, source.size());
+    }
+    const bool compare = options_.target == CopyOptions::Target::kContents;
+    if (compare) {
+      buffers.target.resize(kChunkBytes);
+      const std::span<uint8_t> target(buffers.target.data(), length);
+      status = co_await ReadAt(to_, offset, target);
+      CO_RETURN_IF_ERROR(status);
+    }
+    // Runs of grains that have to be written.
+    for (uint64_t at = 0; at < length;) {
+      const uint64_t begin = at;
+      while (at < length && MustWrite(buffers, offset, at, length, compare))
+        at = NextGrain(offset, at, length);
+      if (at > begin) {
+        const std::span<const uint8_t> part(buffers.source.data() + begin, at - begin);
+        status = co_await WriteAt(to_, offset + begin, part);
+        CO_RETURN_IF_ERROR(status);
+      }
+      if (at < length) at = NextGrain(offset, at, length);
+    }
+    co_return absl::OkStatus();
+  }
+
+  static uint64_t NextGrain(uint64_t offset, uint64_t at, uint64_t length) {
+    const uint64_t next = ((offset + at) / kGrainBytes + 1) * kGrainBytes - offset;
+    return std::min(next, length);
+  }
+  static bool MustWrite(const Buffers& buffers, uint64_t offset, uint64_t at, uint64_t length,
+                        bool compare) {
+    const size_t size = NextGrain(offset, at, length) - at;
+    const uint8_t* source = buffers.source.data() + at;
+    return compare ? std::memcmp(source, buffers.target.data() + at, size) != 0
+                   : !IsZero(source, size);
+  }
+
+  void Fail(const absl::Status& status) {
+    if (status_.ok()) status_ = status;
+  }
+  void Done(uint64_t bytes) {
+    done_ += bytes;
+    if (options_.progress) options_.progress(done_, total_);
+  }
+
+  Disk& from_;
+  Disk& to_;
+  const CopyOptions& options_;
+  const uint64_t total_;
+  uint64_t done_ = 0;
+  absl::Status status_;
+  size_t in_flight_ = 0;
+  size_t most_ = 0;
+  std::coroutine_handle<> waiting_;
+  std::vector<std::unique_ptr<Buffers>> unused_;
+};
+
+}  // namespace
+
+Task<absl::Status> CopyDisk(Disk& from, Disk& to, const CopyOptions& options) {
+  Copier copier(from, to, options);
+  absl::Status status = co_await copier.Run(WholeContents);
+  co_return status;
+}
+
+Task<absl::Status> CopyOwnContents(Disk& child, Disk& parent, const CopyOptions& options) {
+  Copier copier(child, parent, options);
+  absl::Status status = co_await copier.Run(OwnContents);
+  co_return status;
+}
+
+}  // namespace bothy::disk::tools

@@ -1,0 +1,267 @@
+#include "disk/tools/image_format.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cctype>
+#include <filesystem>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "disk/host_storage.h"
+#include "disk/raw/raw_disk.h"
+#include "disk/vhd1/vhd1.h"
+#include "disk/vhdx/vhdx.h"
+
+namespace bothy::disk::tools {
+namespace {
+
+constexpr uint64_t kRawSectorBytes = 512;
+
+vhd1::Type Vhd1Type(Variant variant) {
+  return variant == Variant::kFixed     ? vhd1::Type::kFixed
+         : variant == Variant::kDynamic ? vhd1::Type::kDynamic
+                                        : vhd1::Type::kDifferencing;
+}
+vhdx::Type VhdxType(Variant variant) {
+  return variant == Variant::kFixed     ? vhdx::Type::kFixed
+         : variant == Variant::kDynamic ? vhdx::Type::kDynamic
+                                        : vhdx::Type::kDifferencing;
+}
+
+struct Spelled {
+  std::string relative;
+  std::string absolute;
+};
+
+// How the image at `child` shall call its parent.
+absl::StatusOr<Spelled> SpellParent(const std::string& child, const std::string& parent) {
+  std::error_code error;
+  const auto absolute = std::filesystem::absolute(parent, error).lexically_normal();
+  const auto folder = std::filesystem::absolute(child, error).lexically_normal().parent_path();
+  if (error) return ErrnoStatus(error.value(), parent);
+  return Spelled{.relative = absolute.lexically_relative(folder).string(),
+                 .absolute = absolute.string()};
+}
+
+Task<absl::Status> CreateRaw(Storage& storage, const ImageSpec& spec) {
+  if (spec.variant == Variant::kDifferencing) {
+    co_return absl::InvalidArgumentError("raw images can't differ from a parent");
+  }
+  if (spec.block_size_bytes != 0) {
+    co_return absl::InvalidArgumentError("block size: raw images have no blocks");
+  }
+  const uint64_t sector =
+      spec.logical_sector_bytes == 0 ? kRawSectorBytes : spec.logical_sector_bytes;
+  if (spec.size_bytes == 0 || spec.size_bytes % sector != 0) {
+    co_return absl::InvalidArgumentError(absl::StrCat(
+        "size: ", spec.size_bytes, " bytes isn't a number of whole sectors of ", sector, " bytes"));
+  }
+  absl::Status status = co_await storage.Resize(spec.size_bytes);
+  co_return status;
+}
+
+Task<absl::Status> ResizeRaw(Storage& storage, uint64_t size_bytes, bool discard_data) {
+  if (size_bytes == 0 || size_bytes % kRawSectorBytes != 0) {
+    co_return absl::InvalidArgumentError(absl::StrCat("size: ", size_bytes,
+                                                      " bytes isn't a number of whole sectors of ",
+                                                      kRawSectorBytes, " bytes"));
+  }
+  std::vector<uint8_t> chunk(1 << 20);
+  for (uint64_t at = size_bytes; at < storage.size() && !discard_data; at += chunk.size()) {
+    const std::span<uint8_t> part(chunk.data(),
+                                  std::min<uint64_t>(chunk.size(), storage.size() - at));
+    absl::Status status = co_await ReadAt(storage, at, part);
+    CO_RETURN_IF_ERROR(status);
+    if (!std::ranges::all_of(part, [](uint8_t byte) { return byte == 0; })) {
+      co_return absl::FailedPreconditionError(absl::StrCat(
+          storage.path(), ": data past the new size of ", size_bytes, " bytes would be lost"));
+    }
+  }
+  absl::Status status = co_await storage.Resize(size_bytes);
+  co_return status;
+}
+
+}  // namespace
+
+std::string_view NameOf(Variant variant) {
+  switch (variant) {
+    case Variant::kFixed:
+      return "fixed";
+    case Variant::kDynamic:
+      return "dynamic";
+    case Variant::kDifferencing:
+      return "differencing";
+  }
+  return "";
+}
+
+absl::StatusOr<ImageType> TypeOfName(const std::string& path) {
+  const std::string ending =
+      absl::AsciiStrToLower(std::filesystem::path(path).extension().string());
+  if (ending == ".vhdx" || ending == ".avhdx") return ImageType::kVhdx;
+  if (ending == ".vhd" || ending == ".avhd") return ImageType::kVhd1;
+  if (ending == ".raw" || ending == ".img") return ImageType::kRaw;
+  return absl::InvalidArgumentError(
+      absl::StrCat(path,
+                   ": its name doesn't say what format it shall have (.vhdx, .vhd, .raw or "
+                   ".img)"));
+}
+
+Task<absl::StatusOr<ParentFacts>> LookAtParent(IoLoop& loop, const std::string& path,
+                                               ImageType type) {
+  OpenImageOptions options;
+  options.read_only = true;
+  absl::StatusOr<std::unique_ptr<Disk>> parent = co_await OpenImage(loop, path, type, options);
+  if (!parent.ok()) co_return parent.status();
+  ParentFacts facts;
+  facts.geometry = (*parent)->geometry();
+  facts.identity = (*parent)->identity();
+  const std::optional<Guid> linkage = (*parent)->linkage();
+  absl::Status closed = co_await (*parent)->Close();
+  CO_RETURN_IF_ERROR(closed);
+  if (!linkage.has_value()) {
+    co_return absl::InvalidArgumentError(
+        absl::StrCat(path, ": a ", std::string(disk::NameOf(type)), " image can't be a parent"));
+  }
+  facts.linkage = *linkage;
+  struct stat status {};
+  if (::stat(path.c_str(), &status) == 0) facts.modified_time = status.st_mtime;
+  co_return facts;
+}
+
+Task<absl::Status> CreateOn(Storage& storage, const std::string& path, const ImageSpec& spec,
+                            const ParentFacts& parent) {
+  absl::StatusOr<Spelled> spelled = Spelled();
+  const bool differencing = spec.variant == Variant::kDifferencing;
+  if (differencing) spelled = SpellParent(path, spec.parent_path);
+  if (!spelled.ok()) co_return spelled.status();
+  const uint64_t size =
+      spec.size_bytes != 0 || !differencing ? spec.size_bytes : parent.geometry.size_bytes;
+  absl::Status status;
+  switch (spec.type) {
+    case ImageType::kRaw:
+      status = co_await CreateRaw(storage, spec);
+      break;
+    case ImageType::kVhd1: {
+      if (spec.logical_sector_bytes != 0 && spec.logical_sector_bytes != vhd1::kSectorBytes) {
+        co_return absl::InvalidArgumentError("sector size: VHD1 has sectors of 512 bytes");
+      }
+      vhd1::CreateOptions options;
+      options.size_bytes = size;
+      options.type = Vhd1Type(spec.variant);
+      options.block_size_bytes = spec.block_size_bytes;
+      options.parent.relative_path = spelled->relative;
+      options.parent.absolute_path = spelled->absolute;
+      options.parent.linkage = parent.linkage;
+      options.parent.modified_time = parent.modified_time;
+      status = co_await vhd1::Create(storage, options);
+      break;
+    }
+    case ImageType::kVhdx: {
+      vhdx::CreateOptions options;
+      options.size_bytes = size;
+      options.type = VhdxType(spec.variant);
+      options.block_size_bytes = spec.block_size_bytes;
+      if (differencing) {
+        options.logical_sector_bytes = parent.geometry.logical_sector_bytes;
+        if (parent.identity.has_value()) options.disk_id = *parent.identity;
+      }
+      if (spec.logical_sector_bytes != 0) options.logical_sector_bytes = spec.logical_sector_bytes;
+      options.parent.relative_path = spelled->relative;
+      options.parent.absolute_path = spelled->absolute;
+      options.parent.linkage = parent.linkage;
+      status = co_await vhdx::Create(storage, options);
+      break;
+    }
+  }
+  co_return status;
+}
+
+Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenOn(std::unique_ptr<Storage> storage, ImageType type,
+                                                   bool read_only, ParentOpener open_parent) {
+  switch (type) {
+    case ImageType::kRaw:
+      co_return OpenRawDisk(std::move(storage));
+    case ImageType::kVhd1: {
+      vhd1::OpenOptions options;
+      options.read_only = read_only;
+      options.open_parent = std::move(open_parent);
+      absl::StatusOr<std::unique_ptr<Disk>> disk =
+          co_await vhd1::Open(std::move(storage), std::move(options));
+      co_return disk;
+    }
+    case ImageType::kVhdx: {
+      vhdx::OpenOptions options;
+      options.read_only = read_only;
+      options.open_parent = std::move(open_parent);
+      absl::StatusOr<std::unique_ptr<Disk>> disk =
+          co_await vhdx::Open(std::move(storage), std::move(options));
+      co_return disk;
+    }
+  }
+  co_return absl::InvalidArgumentError("no such type of image");
+}
+
+Task<absl::StatusOr<CheckReport>> CheckImage(IoLoop& loop, const std::string& path, ImageType type,
+                                             const TableProgress& progress) {
+  HostStorageOptions options;
+  options.path = path;
+  options.read_only = true;
+  absl::StatusOr<std::unique_ptr<Storage>> storage =
+      co_await OpenHostStorage(loop, std::move(options));
+  if (!storage.ok()) co_return storage.status();
+  absl::StatusOr<CheckReport> report = absl::UnimplementedError(
+      absl::StrCat(path, ": is raw, which has nothing that could be checked"));
+  if (type == ImageType::kVhd1) report = co_await vhd1::Check(**storage, progress);
+  if (type == ImageType::kVhdx) report = co_await vhdx::Check(**storage, progress);
+  co_return report;
+}
+
+Task<absl::StatusOr<CheckReport>> RepairImage(IoLoop& loop, const std::string& path, ImageType type,
+                                              const TableProgress& progress) {
+  HostStorageOptions options;
+  options.path = path;
+  absl::StatusOr<std::unique_ptr<Storage>> storage =
+      co_await OpenHostStorage(loop, std::move(options));
+  if (!storage.ok()) co_return storage.status();
+  absl::StatusOr<CheckReport> report = absl::UnimplementedError(
+      absl::StrCat(path, ": is raw, which has nothing that could be repaired"));
+  if (type == ImageType::kVhd1) report = co_await vhd1::Repair(**storage, progress);
+  if (type == ImageType::kVhdx) report = co_await vhdx::Repair(**storage, progress);
+  co_return report;
+}
+
+Task<absl::Status> ResizeImage(IoLoop& loop, const std::string& path, ImageType type,
+                               uint64_t size_bytes, bool discard_data) {
+  HostStorageOptions options;
+  options.path = path;
+  absl::StatusOr<std::unique_ptr<Storage>> storage =
+      co_await OpenHostStorage(loop, std::move(options));
+  if (!storage.ok()) co_return storage.status();
+  absl::Status status;
+  switch (type) {
+    case ImageType::kRaw:
+      status = co_await ResizeRaw(**storage, size_bytes, discard_data);
+      break;
+    case ImageType::kVhd1: {
+      vhd1::ResizeOptions resize;
+      resize.size_bytes = size_bytes;
+      resize.discard_data = discard_data;
+      status = co_await vhd1::Resize(**storage, resize);
+      break;
+    }
+    case ImageType::kVhdx: {
+      vhdx::ResizeOptions resize;
+      resize.size_bytes = size_bytes;
+      resize.discard_data = discard_data;
+      status = co_await vhdx::Resize(**storage, resize);
+      break;
+    }
+  }
+  co_return status;
+}
+
+}  // namespace bothy::disk::tools

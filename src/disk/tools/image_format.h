@@ -1,0 +1,79 @@
+// The three formats behind one set of functions, as tools need them.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "disk/check_report.h"
+#include "disk/disk.h"
+#include "disk/open_image.h"
+#include "disk/parent.h"
+#include "disk/storage.h"
+#include "support/guid.h"
+#include "support/io_loop.h"
+#include "support/task.h"
+
+namespace bothy::disk::tools {
+
+enum class Variant : uint8_t { kFixed, kDynamic, kDifferencing };
+
+// "fixed", "dynamic", "differencing".
+[[nodiscard]] std::string_view NameOf(Variant variant);
+
+// What an image shall be like. Zero: the format's default, or what the source or parent has.
+struct ImageSpec {
+  ImageType type = ImageType::kVhdx;
+  Variant variant = Variant::kDynamic;
+  uint64_t size_bytes = 0;
+  uint32_t block_size_bytes = 0;
+  uint32_t logical_sector_bytes = 0;
+  // kDifferencing: the parent's file, by this process's folder.
+  std::string parent_path;
+};
+
+// An image that is there.
+struct Source {
+  std::string path;
+  ImageType type = ImageType::kRaw;
+};
+
+// By the name's ending: .vhdx, .vhd, .avhdx, .avhd; .raw and .img are raw. InvalidArgument for any
+// other.
+absl::StatusOr<ImageType> TypeOfName(const std::string& path);
+
+// What a child has to know of its parent.
+struct ParentFacts {
+  Geometry geometry;
+  Guid linkage;
+  std::optional<Guid> identity;
+  int64_t modified_time = 0;  // seconds since 1970
+};
+// InvalidArgument when such an image can't be a parent.
+Task<absl::StatusOr<ParentFacts>> LookAtParent(IoLoop& loop, const std::string& path,
+                                               ImageType type);
+
+// Makes `storage` an image that will be at `path`, which decides how its parent is spelled.
+// `parent` is for differencing ones.
+Task<absl::Status> CreateOn(Storage& storage, const std::string& path, const ImageSpec& spec,
+                            const ParentFacts& parent);
+
+// Opens an image on a storage that is open; `open_parent` as in parent.h.
+Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenOn(std::unique_ptr<Storage> storage, ImageType type,
+                                                   bool read_only, ParentOpener open_parent);
+
+using TableProgress = std::function<void(uint64_t done, uint64_t total)>;
+
+// Unimplemented for raw images, which have nothing to check.
+Task<absl::StatusOr<CheckReport>> CheckImage(IoLoop& loop, const std::string& path, ImageType type,
+                                             const TableProgress& progress);
+Task<absl::StatusOr<CheckReport>> RepairImage(IoLoop& loop, const std::string& path, ImageType type,
+                                              const TableProgress& progress);
+// FailedPrecondition when data would be cut off and `discard_data` isn't set.
+Task<absl::Status> ResizeImage(IoLoop& loop, const std::string& path, ImageType type,
+                               uint64_t size_bytes, bool discard_data);
+
+}  // namespace bothy::disk::tools

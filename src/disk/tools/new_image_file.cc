@@ -1,0 +1,131 @@
+#include "disk/tools/new_image_file.h"
+
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <filesystem>
+#include <random>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "disk/host_storage.h"
+
+namespace bothy::disk::tools {
+namespace {
+
+constexpr mode_t kMode = 0644;
+constexpr int kAttempts = 100;
+
+std::string FolderOf(const std::string& path) {
+  const std::string folder = std::filesystem::path(path).parent_path().string();
+  return folder.empty() ? "." : folder;
+}
+
+std::string PartialPath(const std::string& path) {
+  static constexpr char kLetters[] = "abcdefghijklmnopqrstuvwxyz0123456789";
+  std::random_device random;
+  std::string suffix;
+  for (int i = 0; i < 6; ++i) suffix.push_back(kLetters[random() % (sizeof kLetters - 1)]);
+  return absl::StrCat(FolderOf(path), "/.", std::filesystem::path(path).filename().string(), ".",
+                      suffix, ".partial");
+}
+
+std::string DescriptorPath(int fd) { return absl::StrCat("/proc/self/fd/", fd); }
+
+absl::Status AlreadyThere(const std::string& path) {
+  return absl::AlreadyExistsError(absl::StrCat(path, ": there is such a file already"));
+}
+
+}  // namespace
+
+NewImageFile::NewImageFile(std::string path, Existing existing, UniqueFd fd,
+                           std::string partial_path)
+    : path_(std::move(path)),
+      existing_(existing),
+      fd_(std::move(fd)),
+      partial_path_(std::move(partial_path)) {}
+
+NewImageFile::~NewImageFile() {
+  if (!partial_path_.empty()) ::unlink(partial_path_.c_str());
+}
+
+absl::StatusOr<std::unique_ptr<NewImageFile>> NewImageFile::Create(std::string path,
+                                                                   Existing existing) {
+  struct stat status {};
+  if (::lstat(path.c_str(), &status) == 0) {
+    if (existing == Existing::kRefuse) return AlreadyThere(path);
+    if (!S_ISREG(status.st_mode) && !S_ISLNK(status.st_mode)) {
+      return absl::InvalidArgumentError(absl::StrCat(path, ": isn't a file that can be replaced"));
+    }
+  }
+  const std::string folder = FolderOf(path);
+  UniqueFd fd(::open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, kMode));
+  std::string partial_path;
+  // Kernels and file systems without it say so in several ways.
+  const bool unsupported = errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL;
+  if (!fd && !unsupported) return ErrnoStatus(errno, absl::StrCat(path, ": create"));
+  for (int i = 0; !fd && i < kAttempts; ++i) {
+    partial_path = PartialPath(path);
+    fd.Reset(::open(partial_path.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, kMode));
+    if (!fd && errno != EEXIST) return ErrnoStatus(errno, absl::StrCat(path, ": create"));
+  }
+  if (!fd) return ErrnoStatus(EEXIST, absl::StrCat(path, ": a name for a temporary file"));
+  return std::unique_ptr<NewImageFile>(
+      new NewImageFile(std::move(path), existing, std::move(fd), std::move(partial_path)));
+}
+
+Task<absl::StatusOr<std::unique_ptr<Storage>>> NewImageFile::Open(IoLoop& loop) {
+  HostStorageOptions options;
+  options.path = DescriptorPath(fd_.get());
+  absl::StatusOr<std::unique_ptr<Storage>> storage =
+      co_await OpenHostStorage(loop, std::move(options));
+  if (!storage.ok()) co_return Named(storage.status());
+  co_return storage;
+}
+
+absl::Status NewImageFile::Publish() {
+  if (::fsync(fd_.get()) != 0) return ErrnoStatus(errno, absl::StrCat(path_, ": fsync"));
+  const std::string source = partial_path_.empty() ? DescriptorPath(fd_.get()) : partial_path_;
+  if (existing_ == Existing::kReplace && partial_path_.empty()) {
+    // Only a rename replaces, so it needs a name for that moment.
+    partial_path_ = PartialPath(path_);
+    if (::linkat(AT_FDCWD, source.c_str(), AT_FDCWD, partial_path_.c_str(), AT_SYMLINK_FOLLOW) !=
+        0) {
+      partial_path_.clear();
+      return ErrnoStatus(errno, absl::StrCat(path_, ": link"));
+    }
+  }
+  int result;
+  if (existing_ == Existing::kReplace) {
+    result = ::rename(partial_path_.c_str(), path_.c_str());
+  } else if (partial_path_.empty()) {
+    result = ::linkat(AT_FDCWD, source.c_str(), AT_FDCWD, path_.c_str(), AT_SYMLINK_FOLLOW);
+  } else {
+    result =
+        ::renameat2(AT_FDCWD, partial_path_.c_str(), AT_FDCWD, path_.c_str(), RENAME_NOREPLACE);
+  }
+  if (result != 0) {
+    if (errno == EEXIST) return AlreadyThere(path_);
+    return ErrnoStatus(errno, absl::StrCat(path_, ": rename"));
+  }
+  partial_path_.clear();
+  const UniqueFd folder(::open(FolderOf(path_).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!folder || ::fsync(folder.get()) != 0) {
+    return ErrnoStatus(errno, absl::StrCat(FolderOf(path_), ": fsync"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status NewImageFile::Named(const absl::Status& status) const {
+  if (status.ok()) return status;
+  return absl::Status(status.code(), absl::StrReplaceAll(std::string(status.message()),
+                                                         {{DescriptorPath(fd_.get()), path_}}));
+}
+
+}  // namespace bothy::disk::tools

@@ -1,0 +1,212 @@
+// A hostile driver of a virtio-pmem device: arbitrary descriptors, rings and doorbells, with
+// flushes that end early, late and badly, pauses and resets in between.
+//
+// An input is a series of operations: a byte that says which, then its operands. Besides crashes it
+// looks for a write outside the buffers that a chain may name here (guest memory beyond them stays
+// as it is), for an answer to a request that wasn't made, and for a pause or a reset that never
+// ends.
+#include <algorithm>
+#include <array>
+#include <coroutine>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "support/check.h"
+#include "support/io_loop.h"
+#include "virtio/pmem/pmem_device.h"
+#include "virtio/testing/driver_queue.h"
+
+namespace bothy::virtio {
+namespace {
+
+constexpr uint64_t kRamBytes = 1 << 18;
+constexpr uint16_t kQueueSize = 16;
+constexpr uint64_t kRings = 0x1000;
+constexpr uint64_t kGuarded = 0x20000;  // no descriptor made here reaches it
+constexpr uint64_t kAvailable = kRings + 16 * kQueueSize;
+
+class Input {
+ public:
+  explicit Input(std::span<const uint8_t> bytes) : bytes_(bytes) {}
+  [[nodiscard]] bool empty() const { return bytes_.empty(); }
+  template <typename T>
+  T Take() {
+    T value = 0;
+    const size_t size = std::min(sizeof value, bytes_.size());
+    std::memcpy(&value, bytes_.data(), size);
+    bytes_ = bytes_.subspan(size);
+    return value;
+  }
+
+ private:
+  std::span<const uint8_t> bytes_;
+};
+
+class Flushes final : public Flushable {
+ public:
+  Task<absl::Status> Flush() override {
+    if (at_once) co_return absl::OkStatus();
+    Held held(*this);
+    absl::Status status = co_await held;
+    co_return status;
+  }
+  bool End(size_t which, const absl::Status& status) {
+    if (held_.empty()) return false;
+    const auto at = held_.begin() + static_cast<ptrdiff_t>(which % held_.size());
+    Held* const held = *at;
+    held_.erase(at);
+    held->status = status;
+    held->handle.resume();
+    return true;
+  }
+  [[nodiscard]] size_t count() const { return held_.size(); }
+  bool at_once = false;
+
+ private:
+  struct Held {
+    explicit Held(Flushes& flushes) : flushes(flushes) {}
+    [[nodiscard]] bool await_ready() const noexcept { return false; }
+    void await_suspend(std::coroutine_handle<> waiting) {
+      handle = waiting;
+      flushes.held_.push_back(this);
+    }
+    [[nodiscard]] absl::Status await_resume() { return status; }
+    Flushes& flushes;
+    std::coroutine_handle<> handle;
+    absl::Status status;
+  };
+  std::vector<Held*> held_;
+};
+
+class QuietTransport final : public Transport {
+ public:
+  void InterruptQueue(uint16_t queue) override { CHECK(queue == 0); }
+  void ConfigChanged() override {}
+  void NeedsReset(const absl::Status& reason) override { CHECK(!reason.ok()); }
+};
+
+class Machine {
+ public:
+  Machine() {
+    const std::vector<uint8_t> guard(kRamBytes - kGuarded, 0x5C);
+    CHECK_OK(ram_->Write(kGuarded, guard));
+    device_.Resume();
+    Activate(true);
+  }
+  ~Machine() {
+    Reset();
+    std::vector<uint8_t> guard(kRamBytes - kGuarded);
+    CHECK_OK(ram_->Read(kGuarded, guard));
+    CHECK(std::all_of(guard.begin(), guard.end(), [](uint8_t byte) { return byte == 0x5C; }));
+  }
+
+  void Step(Input& input) {
+    switch (input.Take<uint8_t>() % 9) {
+      case 0: {  // a descriptor that is likely to be one
+        const uint64_t at = kRings + 16 * (input.Take<uint8_t>() % kQueueSize);
+        Put<uint64_t>(at, 0x8000 + input.Take<uint16_t>());
+        Put<uint32_t>(at + 8, input.Take<uint8_t>() % 16);
+        Put<uint16_t>(at + 12, input.Take<uint8_t>() % 8);
+        Put<uint16_t>(at + 14, input.Take<uint8_t>() % (kQueueSize + 1));
+        break;
+      }
+      case 1: {  // a descriptor that may be anything, but of what is guarded
+        const uint64_t at = kRings + 16 * (input.Take<uint8_t>() % kQueueSize);
+        const auto address = input.Take<uint64_t>();
+        const auto length = input.Take<uint32_t>();
+        const bool harmless =
+            address >= kRamBytes || length > kRamBytes || address + length <= kGuarded;
+        Put<uint64_t>(at, address);
+        Put<uint32_t>(at + 8, harmless ? length : kRamBytes);
+        Put<uint16_t>(at + 12, input.Take<uint16_t>());
+        Put<uint16_t>(at + 14, input.Take<uint16_t>());
+        break;
+      }
+      case 2: {  // offer a head
+        const auto index = *ram_->ReadObject<uint16_t>(kAvailable + 2);
+        Put<uint16_t>(kAvailable + 4 + 2 * (index % kQueueSize), input.Take<uint8_t>());
+        Put<uint16_t>(kAvailable + 2, static_cast<uint16_t>(index + 1));
+        device_.OnDoorbell(0);
+        break;
+      }
+      case 3:  // any available index
+        Put<uint16_t>(kAvailable + 2, input.Take<uint16_t>());
+        device_.OnDoorbell(0);
+        break;
+      case 4:
+        flushes_.End(input.Take<uint8_t>(), absl::OkStatus());
+        break;
+      case 5:
+        flushes_.End(input.Take<uint8_t>(), absl::ResourceExhaustedError("full"));
+        break;
+      case 6:
+        flushes_.at_once = !flushes_.at_once;
+        break;
+      case 7:
+        TogglePause();
+        break;
+      case 8:
+        Reset();
+        CHECK_OK(ram_->Zero(kRings, 0x1000));
+        Activate(input.Take<uint8_t>() % 2 == 0);
+        break;
+    }
+    CHECK(flushes_.count() <= kQueueSize);
+    RunPosted();
+  }
+
+ private:
+  void Activate(bool event_index) {
+    const testing::DriverQueue driver(*ram_, kRings, kQueueSize, event_index);
+    std::vector<std::unique_ptr<Virtqueue>> queues;
+    queues.push_back(*Virtqueue::Create(*ram_, driver.setup()));
+    device_.Activate(transport_, 0, std::move(queues));
+  }
+  void TogglePause() {
+    if (std::exchange(paused_, !paused_)) return device_.Resume();
+    bool done = false;
+    device_.Quiesce([&done] { done = true; });
+    while (flushes_.End(0, absl::OkStatus())) {
+    }
+    CHECK(done);
+  }
+  void Reset() {
+    bool done = false;
+    device_.Reset([&done] { done = true; });
+    while (flushes_.End(0, absl::OkStatus())) {
+    }
+    CHECK(done);
+  }
+  void RunPosted() {
+    bool done = false;
+    loop_->Post([&done] { done = true; });
+    loop_->RunUntil([&done] { return done; });
+  }
+  template <typename T>
+  void Put(uint64_t gpa, T value) {
+    CHECK_OK(ram_->WriteObject(gpa, value));
+  }
+
+  std::unique_ptr<memory::GuestMemory> ram_ = testing::TestRam(kRamBytes);
+  std::unique_ptr<IoLoop> loop_ =
+      *IoLoop::Create({.engine = IoLoop::Engine::kThreadPool, .pool_threads = 1});
+  Flushes flushes_;
+  QuietTransport transport_;
+  PmemDevice device_{
+      {.name = "pmem0", .guest_base = uint64_t{4} << 30, .size_bytes = 2 << 20}, flushes_, *loop_};
+  bool paused_ = false;
+};
+
+}  // namespace
+}  // namespace bothy::virtio
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  bothy::virtio::Input input({data, size});
+  bothy::virtio::Machine machine;
+  while (!input.empty()) machine.Step(input);
+  return 0;
+}

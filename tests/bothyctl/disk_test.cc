@@ -1,0 +1,330 @@
+// `bothyctl disk` on files of the host, with QEMU's tools as the judge.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <csignal>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "disk/testing/sparse_file.h"
+#include "support/testing/test_folder.h"
+#include "tests/bothyctl/child.h"
+
+namespace bothy::bothyctl {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr uint64_t kMiB = 1 << 20;
+
+struct Result {
+  int status = 0;
+  std::string output;
+  std::string error_output;
+};
+
+// Formats as bothyctl and QEMU name them.
+struct Kind {
+  std::string name;  // of a file
+  std::vector<std::string> flags;
+  std::string qemu;
+};
+const Kind kKinds[] = {{"flat.raw", {}, "raw"},
+                       {"dynamic.vhd", {}, "vpc"},
+                       {"fixed.vhd", {"--type", "fixed"}, "vpc"},
+                       {"dynamic.vhdx", {"--block-size", "1M"}, "vhdx"},
+                       {"fixed.vhdx", {"--type", "fixed"}, "vhdx"}};
+
+class DiskVerbsTest : public ::testing::Test {
+ protected:
+  Result Run(std::vector<std::string> words) {
+    words.insert(words.begin(), {BOTHYCTL, "disk"});
+    Child child(words, {});
+    child.CloseInput();
+    const int status = child.AwaitEnd();
+    return {status, child.output(), child.error_output()};
+  }
+  std::string RunOk(const std::vector<std::string>& words) {
+    const Result result = Run(words);
+    EXPECT_EQ(result.status, 0) << result.error_output;
+    return result.output;
+  }
+  static void ExpectSame(const Kind& a, const std::string& a_path, const std::string& b_path) {
+    std::string output;
+    EXPECT_EQ(
+        disk::RunCommand(
+            absl::StrCat("qemu-img compare -f ", a.qemu, " -F raw ", a_path, " ", b_path), output),
+        0)
+        << output;
+    EXPECT_EQ(output, "Images are identical.\n");
+  }
+  // A disk with data and zeros in pieces of all sizes.
+  std::string MakeRaw(const std::string& name, uint64_t size, uint64_t seed) {
+    std::string path = folder_ / name;
+    std::ofstream file(path, std::ios::binary);
+    std::mt19937_64 random(seed);
+    std::vector<uint64_t> words;
+    for (uint64_t at = 0; at + 512 <= size;) {
+      words.resize(std::min<uint64_t>(random() % 300 + 1, (size - at) / 512) * 64);
+      for (uint64_t& word : words) word = random();
+      file.seekp(static_cast<std::streamoff>(at));
+      file.write(reinterpret_cast<const char*>(words.data()),
+                 static_cast<std::streamsize>(words.size() * 8));
+      at += words.size() * 8 + random() % 700 * 512;
+    }
+    file.close();
+    std::filesystem::resize_file(path, size);
+    return path;
+  }
+  std::vector<std::string> Files() {
+    std::vector<std::string> names;
+    for (const auto& entry : std::filesystem::directory_iterator(folder_.path())) {
+      names.push_back(entry.path().filename().string());
+    }
+    return names;
+  }
+  static bool HaveQemu() {
+    std::string output;
+    return disk::RunCommand("qemu-img --version", output) == 0;
+  }
+
+  TestFolder folder_;
+};
+
+TEST_F(DiskVerbsTest, ConvertsBetweenAllFormats) {
+  if (!HaveQemu()) GTEST_SKIP() << "no qemu-img";
+  const std::string raw = MakeRaw("source.raw", 5 * kMiB, 1);
+  for (const Kind& from : kKinds) {
+    const std::string first = folder_ / from.name;
+    std::vector<std::string> words = {"convert", raw, first};
+    words.insert(words.end(), from.flags.begin(), from.flags.end());
+    EXPECT_EQ(RunOk(words), "");
+    ExpectSame(from, first, raw);
+    if (from.qemu != "raw") RunOk({"check", first});
+    for (const Kind& to : kKinds) {
+      if (to.name == from.name) continue;
+      SCOPED_TRACE(absl::StrCat(from.name, " to ", to.name));
+      const std::string second = folder_ / absl::StrCat("second-", to.name);
+      words = {"convert", first, second, "--force"};
+      words.insert(words.end(), to.flags.begin(), to.flags.end());
+      EXPECT_EQ(RunOk(words), "");
+      ExpectSame(to, second, raw);
+    }
+  }
+}
+
+TEST_F(DiskVerbsTest, ZerosTakeNoRoom) {
+  const std::string raw = folder_ / "a.raw";
+  std::ofstream(raw).put('x');
+  std::filesystem::resize_file(raw, uint64_t{8} << 30);
+  RunOk({"convert", raw, folder_ / "a.vhdx", "--block-size", "1M"});
+  RunOk({"convert", raw, folder_ / "a.vhd"});
+  EXPECT_LT(std::filesystem::file_size(folder_ / "a.vhdx"), 16 * kMiB);
+  EXPECT_LT(std::filesystem::file_size(folder_ / "a.vhd"), 4 * kMiB);
+}
+
+TEST_F(DiskVerbsTest, CreatesAndDescribes) {
+  RunOk({"create", folder_ / "a.vhdx", "20G", "--sector-size", "4K"});
+  const std::string info = RunOk({"info", folder_ / "a.vhdx"});
+  EXPECT_THAT(info, HasSubstr("20 GiB (21474836480)"));
+  EXPECT_THAT(info, HasSubstr("vhdx"));
+  RunOk({"create", folder_ / "a.vhd", "2040G"});
+  const std::string json = RunOk({"--json", "info", folder_ / "a.vhd"});
+  EXPECT_THAT(json, HasSubstr("\"format\": \"vhd1\""));
+  EXPECT_THAT(json, HasSubstr("\"size_bytes\": 2190433320960"));
+  EXPECT_THAT(json, HasSubstr("\"type\": \"dynamic\""));
+}
+
+TEST_F(DiskVerbsTest, ChildrenDifferAndCommit) {
+  if (!HaveQemu()) GTEST_SKIP() << "no qemu-img";
+  const std::string before = MakeRaw("before.raw", 12 * kMiB, 2);
+  const std::string after = folder_ / "after.raw";
+  std::filesystem::copy_file(before, after);
+  {
+    std::fstream file(after, std::ios::binary | std::ios::in | std::ios::out);
+    for (int i = 0; i < 9; ++i) {
+      file.seekp(i * 1'300'000);
+      file << "changed here";
+      // Zeros that hide what the parent has.
+      file.seekp(i * 1'300'000 + 200'000);
+      file << std::string(i * 10'000, '\0');
+    }
+  }
+  for (const Kind& kind : {kKinds[1], kKinds[3]}) {
+    const std::string ending = kind.qemu == "vpc" ? ".vhd" : ".vhdx";
+    SCOPED_TRACE(ending);
+    const std::string base = folder_ / ("base" + ending);
+    const std::string child = folder_ / ("child" + ending);
+    const std::string grandchild = folder_ / ("grandchild" + ending);
+    RunOk({"convert", before, base});
+    RunOk({"convert", after, child, "--parent", base});
+    RunOk({"create", grandchild, "--parent", child});
+    EXPECT_THAT(RunOk({"info", grandchild}), HasSubstr(base));
+    // A chain, read as one disk.
+    RunOk({"convert", grandchild, folder_ / "flat.raw", "--force"});
+    ExpectSame(kKinds[0], folder_ / "flat.raw", after);
+    ExpectSame(kind, base, before);
+    std::filesystem::remove(grandchild);
+    RunOk({"commit", child});
+    ExpectSame(kind, base, after);
+    RunOk({"convert", child, folder_ / "flat.raw", "--force"});
+    ExpectSame(kKinds[0], folder_ / "flat.raw", after);
+    RunOk({"commit", child, "--delete"});
+    EXPECT_FALSE(std::filesystem::exists(child));
+    const Result none = Run({"commit", base});
+    EXPECT_EQ(none.status, 1);
+    EXPECT_THAT(none.error_output, HasSubstr("FailedPrecondition"));
+  }
+}
+
+TEST_F(DiskVerbsTest, ChecksAndRepairs) {
+  const std::string path = folder_ / "a.vhd";
+  RunOk({"create", path, "1G"});
+  EXPECT_THAT(RunOk({"check", path}), HasSubstr("good, 0 of 512 blocks"));
+  std::filesystem::resize_file(path, std::filesystem::file_size(path) - 512);
+  const Result found = Run({"check", path, "--json"});
+  EXPECT_EQ(found.status, 6);
+  EXPECT_THAT(found.output, HasSubstr("\"sound\": true"));
+  EXPECT_THAT(found.output, HasSubstr("\"field\": \"Footer\""));
+  EXPECT_THAT(RunOk({"repair", path}), HasSubstr("warning: offset"));
+  EXPECT_THAT(RunOk({"check", path}), HasSubstr("good, 0 of 512 blocks"));
+  std::ofstream(folder_ / "none.vhd") << "no image";
+  EXPECT_EQ(Run({"check", folder_ / "none.vhd", "--format", "vhd1"}).status, 6);
+  EXPECT_EQ(Run({"repair", folder_ / "none.vhd", "--format", "vhd1"}).status, 1);
+  EXPECT_EQ(Run({"check", folder_ / "missing.vhd"}).status, 1);
+}
+
+TEST_F(DiskVerbsTest, ResizesWithoutCuttingDataOff) {
+  if (!HaveQemu()) GTEST_SKIP() << "no qemu-img";
+  const std::string raw = MakeRaw("source.raw", 12 * kMiB, 3);
+  const std::string larger = folder_ / "larger.raw";
+  std::filesystem::copy_file(raw, larger);
+  std::filesystem::resize_file(larger, 40 * kMiB);
+  for (const Kind& kind : kKinds) {
+    SCOPED_TRACE(kind.name);
+    const std::string path = folder_ / kind.name;
+    std::vector<std::string> words = {"convert", raw, path};
+    words.insert(words.end(), kind.flags.begin(), kind.flags.end());
+    RunOk(words);
+    RunOk({"resize", path, "40M"});
+    ExpectSame(kind, path, larger);
+    RunOk({"resize", path, "12M"});
+    ExpectSame(kind, path, raw);
+    const Result refused = Run({"resize", path, "4M"});
+    EXPECT_EQ(refused.status, 1);
+    EXPECT_THAT(refused.error_output, HasSubstr("FailedPrecondition"));
+    RunOk({"resize", path, "4M", "--shrink"});
+    EXPECT_THAT(RunOk({"info", path}), HasSubstr("4 MiB (4194304)"));
+  }
+}
+
+TEST_F(DiskVerbsTest, DoesNotReplaceWithoutForce) {
+  const std::string path = folder_ / "a.vhd";
+  std::ofstream(path) << "precious";
+  const Result refused = Run({"create", path, "1G"});
+  EXPECT_EQ(refused.status, 1);
+  EXPECT_THAT(refused.error_output, HasSubstr("AlreadyExists"));
+  EXPECT_EQ(std::filesystem::file_size(path), 8U);
+  // Nor with it, when what shall replace it can't be made.
+  EXPECT_EQ(Run({"create", path, "3000G", "--force"}).status, 1);
+  EXPECT_EQ(std::filesystem::file_size(path), 8U);
+  RunOk({"create", path, "1G", "--force"});
+  EXPECT_EQ(Files(), std::vector<std::string>{"a.vhd"});
+}
+
+TEST_F(DiskVerbsTest, TellsWhatIsWrongWithTheCommandLine) {
+  EXPECT_EQ(Run({"create", folder_ / "a.vhdx", "20"}).status, 2);
+  EXPECT_EQ(Run({"create", folder_ / "a.vhdx"}).status, 2);
+  EXPECT_EQ(Run({"create", folder_ / "a.image", "1G"}).status, 2);
+  EXPECT_EQ(Run({"create", folder_ / "a.vhd", "1G", "--type", "differencing"}).status, 2);
+  EXPECT_EQ(Run({"convert", "a.raw"}).status, 2);
+  EXPECT_EQ(Run({}).status, 2);
+  EXPECT_TRUE(Files().empty());
+}
+
+// Interrupted while it writes: nothing is there, not even for a moment under the final name.
+class InterruptTest : public DiskVerbsTest, public ::testing::WithParamInterface<int> {};
+
+TEST_P(InterruptTest, LeavesNothing) {
+  const std::string raw = MakeRaw("source.raw", 96 * kMiB, 4);
+  const std::string path = folder_ / "a.vhdx";
+  int interrupted = 0;
+  for (int attempt = 0; attempt < 20 && interrupted == 0; ++attempt) {
+    Child child({BOTHYCTL, "disk", "convert", raw, path, "--force"}, {});
+    // Until the new file, without a name yet, is open and has something in it.
+    const std::string descriptors = absl::StrCat("/proc/", child.pid(), "/fd");
+    bool begun = false;
+    while (!begun && !std::filesystem::exists(path) && std::filesystem::exists(descriptors)) {
+      std::error_code ignored;
+      for (const auto& entry : std::filesystem::directory_iterator(descriptors, ignored)) {
+        const std::string target = std::filesystem::read_symlink(entry.path(), ignored).string();
+        begun |= target.starts_with(folder_.path()) && target != raw &&
+                 std::filesystem::file_size(entry.path(), ignored) > 4 * kMiB;
+      }
+      if (std::filesystem::is_empty(descriptors, ignored)) break;
+    }
+    child.Signal(GetParam());
+    const int status = child.AwaitEnd();
+    if (status == 128 + GetParam()) {
+      ++interrupted;
+      EXPECT_EQ(Files(), std::vector<std::string>{"source.raw"});
+    } else {
+      ASSERT_EQ(status, 0);
+      RunOk({"check", path});
+      std::filesystem::remove(path);
+    }
+  }
+  EXPECT_EQ(interrupted, 1);
+}
+
+// Ended while it writes to the parent: the image reads as before and can be committed again.
+TEST_P(InterruptTest, LeavesAnImageThatCanBeCommittedAgain) {
+  if (!HaveQemu()) GTEST_SKIP() << "no qemu-img";
+  const std::string before = MakeRaw("before.raw", 20 * kMiB, 5);
+  const std::string after = MakeRaw("after.raw", 20 * kMiB, 6);
+  for (const Kind& kind : {kKinds[1], kKinds[3]}) {
+    SCOPED_TRACE(kind.name);
+    const std::string base = folder_ / ("base-" + kind.name);
+    const std::string child = folder_ / ("child-" + kind.name);
+    int interrupted = 0;
+    for (int attempt = 0; attempt < 20 && interrupted == 0; ++attempt) {
+      RunOk({"convert", before, base, "--force"});
+      RunOk({"convert", after, child, "--parent", base, "--force"});
+      const auto written = std::filesystem::last_write_time(base);
+      Child commit({BOTHYCTL, "disk", "commit", child}, {});
+      const std::string descriptors = absl::StrCat("/proc/", commit.pid(), "/fd");
+      std::error_code ignored;
+      while (std::filesystem::last_write_time(base) == written &&
+             !std::filesystem::is_empty(descriptors, ignored) && !ignored) {
+      }
+      commit.Signal(GetParam());
+      const int status = commit.AwaitEnd();
+      if (status != 0) {
+        EXPECT_EQ(status, 128 + GetParam()) << commit.error_output();
+        ++interrupted;
+      }
+    }
+    EXPECT_EQ(interrupted, 1);
+    // The kernel ends what a killed process had in its ring after the process: until then its lock
+    // stays.
+    const auto give_up = std::chrono::steady_clock::now() + Patience();
+    while (Run({"info", child}).status != 0 && std::chrono::steady_clock::now() < give_up) {
+    }
+    RunOk({"convert", child, folder_ / "flat.raw", "--force"});
+    ExpectSame(kKinds[0], folder_ / "flat.raw", after);
+    RunOk({"commit", child});
+    RunOk({"check", base});
+    ExpectSame(kind, base, after);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Signals, InterruptTest, ::testing::Values(SIGINT, SIGTERM, SIGKILL));
+
+}  // namespace
+}  // namespace bothy::bothyctl

@@ -1,0 +1,127 @@
+// Persistent memory as a stock guest meets it.
+#include "tests/integration/disk_lab.h"
+
+namespace bothy::integration {
+namespace {
+
+using testing::HasSubstr;
+
+class PmemLabTest : public DiskLabTest {
+ protected:
+  // The node of the device of that size, once it is there.
+  std::string AwaitPmem(uint64_t bytes) {
+    Await(Find(bytes));
+    return InGuest("path=$(" + Find(bytes) + "); path=${path%/size}; echo /dev/${path##*/}");
+  }
+  void AwaitNoPmem(uint64_t bytes) { Await("! " + Find(bytes)); }
+
+  // A tree on a file system with and without DAX: what is written one way is read the other way.
+  // The sum of all files' sums.
+  std::string WorkOn(const std::string& device) {
+    return InGuest("device=" + device + R"(
+      mkdir -p /mnt
+      mkfs.ext4 -q -F -b 4096 $device
+      mount -o dax $device /mnt
+      grep -q ' /mnt ext4 .*dax' /proc/mounts
+      cp -a /lib/modules /mnt/tree
+      fio --name=map --ioengine=mmap --directory=/mnt --rw=randwrite --bs=4k --size=2M --fsync=64 \
+        --verify=crc32c --verify_fatal=1 --minimal >/dev/null
+      (cd /mnt && find . -type f -exec md5sum {} + >/tmp/sums && cp /tmp/sums SUMS)
+      umount /mnt
+
+      mount $device /mnt
+      (cd /mnt && md5sum -sc SUMS)
+      cp /bin/busybox /mnt/busybox
+      (cd /mnt && md5sum ./busybox >>SUMS)
+      umount /mnt
+
+      mount -o dax,ro $device /mnt
+      (cd /mnt && md5sum -sc SUMS && md5sum <SUMS)
+      umount /mnt
+      e2fsck -fn $device >/dev/null)");
+  }
+
+ private:
+  static std::string Find(uint64_t bytes) {
+    return "grep -lx " + std::to_string(bytes / 512) + " /sys/block/pmem*/size 2>/dev/null";
+  }
+};
+
+TEST_F(PmemLabTest, EveryFormatIsMemoryWithAndWithoutDax) {
+  if (!Soaks()) GTEST_SKIP() << "takes minutes in the lab: ./dev soak runs it";
+  std::vector<TestImage> images;
+  wire::CreateVMRequest request = DiskGuest();
+  for (const char* const name :
+       {"raw.img", "fixed.vhd", "dynamic.vhd", "fixed.vhdx", "dynamic.vhdx", "differencing.vhdx"}) {
+    // Their sizes tell them apart.
+    images.push_back(images_.Make(folder_, KindOf(name), (64 + 2 * images.size()) * kMiB));
+    Add(request, PmemDisk(images.back()));
+  }
+  ASSERT_NO_FATAL_FAILURE(BootWithAgent(request));
+  std::vector<std::string> sums;
+  for (size_t i = 0; i < images.size(); ++i) {
+    SCOPED_TRACE(images[i].kind.name);
+    sums.push_back(WorkOn(AwaitPmem((64 + 2 * i) * kMiB)));
+  }
+  EXPECT_EQ(Complaints(Facts()), "");
+  PowerOff();
+  EndServer();
+  for (size_t i = 0; i < images.size(); ++i) {
+    SCOPED_TRACE(images[i].kind.name);
+    images_.ExpectClean(images[i]);
+    EXPECT_EQ(SumsOfTree(images_.Flatten(folder_, images[i])), sums[i]);
+  }
+}
+
+TEST_F(PmemLabTest, ComesAndGoesWhileAnotherIsBusy) {
+  if (!Soaks()) GTEST_SKIP() << "takes minutes in the lab: ./dev soak runs it";
+  const TestFolder other_folder;
+  const TestImage busy = images_.Make(folder_, KindOf("raw.img"), 64 * kMiB);
+  const std::vector<TestImage> images = {
+      images_.Make(other_folder, KindOf("raw.img"), 96 * kMiB),
+      images_.Make(other_folder, KindOf("dynamic.vhdx"), 98 * kMiB)};
+  wire::CreateVMRequest request = DiskGuest();
+  Add(request, PmemDisk(busy));
+  ASSERT_NO_FATAL_FAILURE(BootWithAgent(request));
+  const std::string device = AwaitPmem(64 * kMiB);
+  const auto load =
+      agent_->Start("while test ! -e /tmp/enough; do " +
+                    FioVerify("--filename=" + device + " --size=4M") + " || exit; done");
+  ASSERT_TRUE(load.ok()) << load.status();
+
+  const uint64_t rounds = Rounds(5, 200);
+  std::vector<std::string> lines(images.size());
+  for (uint64_t round = 0; round < rounds && !HasFailure(); ++round) {
+    SCOPED_TRACE(round);
+    const size_t which = round % images.size();
+    const uint64_t bytes = (96 + 2 * which) * kMiB;
+    ASSERT_THAT(Modify(wire::ADD, PmemDisk(images[which])), IsOk());
+    const std::string added = AwaitPmem(bytes);
+    const std::string next = "round-" + std::to_string(round);
+    // What it had when it was removed last.
+    EXPECT_EQ(InGuest("head -c 4096 " + added + " | tr -d '\\0'; echo " + next +
+                      " | dd of=" + added + " bs=4096 conv=sync,fsync 2>/dev/null"),
+              lines[which]);
+    lines[which] = next;
+    wire::VPMEMDisk removal;
+    removal.set_host_path(images[which].path);
+    removal.set_type(images[which].wire_type());
+    ASSERT_THAT(Modify(wire::REMOVE, removal), IsOk());
+    AwaitNoPmem(bytes);
+  }
+  EXPECT_THAT(Modify(wire::REMOVE, PmemDisk(images[0])),
+              Fails(absl::StatusCode::kNotFound, HasSubstr("vpmem_disk")));
+  EXPECT_THAT(Modify(wire::ADD, PmemDisk(busy)),
+              Fails(absl::StatusCode::kAlreadyExists, HasSubstr("vpmem_disk")));
+  (void)InGuest("touch /tmp/enough");
+  const auto result = agent_->Finish(*load, kWork);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->status, 0) << result->error_output;
+  EXPECT_EQ(Complaints(Facts()), "");
+  PowerOff();
+  EndServer();
+  for (const TestImage& image : images) images_.ExpectClean(image);
+}
+
+}  // namespace
+}  // namespace bothy::integration
