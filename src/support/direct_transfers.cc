@@ -26,7 +26,7 @@ int64_t DirectTransfers::CoarseNow() {
 
 bool DirectTransfers::Take(FileCall& call) {
   if (call.kind == FileCall::Kind::kRead) {
-    if (!empty() && TotalBytes(call.buffers) >= kLargeReadBytes) {
+    if (!empty() && TotalBytes(call.buffers) >= kLargeBytes) {
       call.elsewhere = true;
       return false;
     }
@@ -39,6 +39,10 @@ bool DirectTransfers::Take(FileCall& call) {
   }
   queue_.push_back(call);
   return true;
+}
+
+bool DirectTransfers::next_is_large() const {
+  return TotalBytes(queue_[next_].buffers) >= kLargeBytes;
 }
 
 bool DirectTransfers::RunOne(FileCall& left) {

@@ -24,7 +24,7 @@ namespace bothy {
 
 class DirectTransfers {
  public:
-  static constexpr uint64_t kLargeReadBytes = 128 * 1024;
+  static constexpr uint64_t kLargeBytes = 128 << 10;
   static constexpr uint32_t kMostReadsToSkip = 63;
   static constexpr int64_t kSlowWriteMs = 10;
   static constexpr int64_t kShortestPauseMs = 10;
@@ -37,6 +37,8 @@ class DirectTransfers {
   // `elsewhere`.
   [[nodiscard]] bool Take(FileCall& call);
   [[nodiscard]] bool empty() const { return next_ == queue_.size(); }
+  // Whether the first of them takes so long that all else should get its turn after it.
+  [[nodiscard]] bool next_is_large() const;
   // Makes the first of them, and completes it. False, and `left` is it, when it would have waited.
   [[nodiscard]] bool RunOne(FileCall& left);
 

@@ -102,7 +102,7 @@ TEST_F(DirectTransfersTest, AQueueThatIsNeverEmptyStaysInOrder) {
 }
 
 TEST_F(DirectTransfersTest, KeepsOneOfSeveralLargeReads) {
-  std::vector<char> bytes(DirectTransfers::kLargeReadBytes);
+  std::vector<char> bytes(DirectTransfers::kLargeBytes);
   const std::array<iovec, 2> large = {iovec{bytes.data(), 1},
                                       iovec{bytes.data() + 1, bytes.size() - 1}};
   FileCall first = Call(FileCall::Kind::kRead, file_);
@@ -113,7 +113,9 @@ TEST_F(DirectTransfersTest, KeepsOneOfSeveralLargeReads) {
   EXPECT_TRUE(second.elsewhere);
   EXPECT_TRUE(Take(FileCall::Kind::kRead, file_)) << "a small one";
   FileCall left;
+  EXPECT_TRUE(transfers_.next_is_large());
   EXPECT_TRUE(transfers_.RunOne(left));
+  EXPECT_FALSE(transfers_.next_is_large());
   EXPECT_TRUE(transfers_.RunOne(left));
 }
 

@@ -38,6 +38,10 @@ struct FileCall {
       case Kind::kRead:
         return ::preadv2(fd, buffers.data(), count, at, flags);
       case Kind::kWrite:
+        // Saves the kernel copying a list of one.
+        if (count == 1 && flags == 0) {
+          return ::pwrite(fd, buffers[0].iov_base, buffers[0].iov_len, at);
+        }
         return ::pwritev2(fd, buffers.data(), count, at, flags);
       case Kind::kSync:
         return ::fsync(fd);

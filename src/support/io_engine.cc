@@ -38,7 +38,16 @@ void IoEngine::Fallocate(int fd, int mode, uint64_t offset, uint64_t length, Ope
 void IoEngine::Start(FileCall call) {
   if (direct_.Take(call)) return;
   ++in_flight_;
+  if (call.elsewhere) return BeginOnPool(call);
+  begun_ = true;
   Begin(call);
+}
+
+void IoEngine::BeginOnPool(const FileCall& call) {
+  pool_.Run([this, call] {
+    const int64_t result = call.Make();
+    Post([this, op = call.op, result] { Finish(*op, result); });
+  });
 }
 
 void IoEngine::RunBlocking(std::function<int64_t()> call, Operation& op) {
@@ -58,19 +67,25 @@ void IoEngine::Run() {
   RunUntil([this] { return stopped_.load(std::memory_order_acquire); });
 }
 
+void IoEngine::RunDirect() {
+  if (std::exchange(begun_, false)) HandOver();
+  FileCall left;
+  if (direct_.RunOne(left)) return;
+  ++in_flight_;
+  begun_ = true;
+  Begin(left);
+}
+
 void IoEngine::RunUntil(const std::function<bool()>& done) {
   if (!std::exchange(turned_, true)) BeforeFirstTurn();
   while (!done()) {
     const bool busy = posted_.RunAll();
     if (busy && done()) return;
     for (int i = 0; i < kDirectAtOnce && !direct_.empty(); ++i) {
-      FileCall left;
-      if (!direct_.RunOne(left)) {
-        ++in_flight_;
-        Begin(left);
-      } else if (done()) {
-        return;
-      }
+      const bool large = direct_.next_is_large();
+      RunDirect();
+      if (done()) return;
+      if (large) break;
     }
     Turn(/*sleep=*/direct_.empty() && posted_.MaySleep());
   }

@@ -42,6 +42,8 @@ class IoEngine : public IoLoop {
 
   // Begins `call` the engine's own way; it ends in Finish, in a later Turn or posted task.
   virtual void Begin(const FileCall& call) = 0;
+  // Sees to it that what was begun is under way, before the loop's thread does something itself.
+  virtual void HandOver() {}
   // Before the first turn, on the thread that all of them are made on.
   virtual void BeforeFirstTurn() {}
   // Completes what can be; if `sleep`, not before there is something.
@@ -52,12 +54,16 @@ class IoEngine : public IoLoop {
     op.Complete(result);
   }
   [[nodiscard]] PostedTasks& posted() { return posted_; }
-  [[nodiscard]] BlockingPool& pool() { return pool_; }
+
+  // Begins it on a thread of the pool.
+  void BeginOnPool(const FileCall& call);
 
  private:
   void Start(FileCall call);
+  void RunDirect();
 
   size_t in_flight_ = 0;  // begun the engine's way, or blocking
+  bool begun_ = false;    // since the last HandOver
   DirectTransfers direct_;
   bool turned_ = false;
   std::atomic<bool> stopped_{false};

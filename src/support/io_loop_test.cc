@@ -187,6 +187,32 @@ TEST_P(IoLoopTest, TenThousandOperationsInFlight) {
   }
 }
 
+// Some of these are copied by other threads.
+TEST_P(IoLoopTest, SeveralLargeReadsAtOnce) {
+  constexpr size_t kCount = 8;
+  constexpr size_t kBytes = 256 << 10;
+  for (size_t i = 0; i < kCount; ++i) {
+    const std::string text(kBytes, static_cast<char>('a' + i));
+    ASSERT_EQ(Write(text, i * kBytes), static_cast<int64_t>(kBytes));
+  }
+  std::deque<Op> ops(kCount);
+  std::vector<std::string> results(kCount, std::string(kBytes, ' '));
+  std::vector<iovec> buffers;
+  for (std::string& result : results) buffers.push_back({result.data(), kBytes});
+  size_t done = 0;
+  for (size_t i = 0; i < kCount; ++i) {
+    ops[i].then = [&done] { ++done; };
+    loop_->Read(fd_.get(), std::span(&buffers[i], 1), i * kBytes, ops[i]);
+  }
+  EXPECT_EQ(done, 0U);
+  loop_->RunUntil([&done] { return done == kCount; });
+  for (size_t i = 0; i < kCount; ++i) {
+    EXPECT_EQ(ops[i].result, static_cast<int64_t>(kBytes));
+    EXPECT_EQ(ops[i].thread, std::this_thread::get_id());
+    EXPECT_EQ(results[i], std::string(kBytes, static_cast<char>('a' + i)));
+  }
+}
+
 TEST_P(IoLoopTest, OperationsBeginOthersFromTheirCompletion) {
   ASSERT_EQ(Write("x", 0), 1);
   std::array<char, 1> byte{};

@@ -59,12 +59,7 @@ class ThreadPoolLoop final : public IoEngine {
   ThreadPoolLoop(const Options& options, UniqueFd wake, UniqueFd epoll)
       : IoEngine(options, std::move(wake)), epoll_(std::move(epoll)) {}
 
-  void Begin(const FileCall& call) override {
-    pool().Run([this, call] {
-      const int64_t result = call.Make();
-      Post([this, op = call.op, result] { Finish(*op, result); });
-    });
-  }
+  void Begin(const FileCall& call) override { BeginOnPool(call); }
 
   void Forget(WatchState& state) {
     CHECK(::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, state.fd, nullptr) == 0);

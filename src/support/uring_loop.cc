@@ -27,13 +27,13 @@ constexpr size_t kMostInRing = 768;
 enum Tag : uint64_t { kOperation = 0, kWatch = 1, kWake = 2, kIgnored = 3 };
 constexpr uint64_t kTagMask = 3;
 
-// One system call a turn: it hands over what was prepared since, and sleeps in the ring.
 // What the user data of a completion points to.
 template <typename T>
 T& PointerTo(uint64_t data) {
   return *reinterpret_cast<T*>(data);  // NOLINT(performance-no-int-to-ptr): the ring keeps numbers
 }
 
+// One system call a turn: it hands over what was prepared since, and sleeps in the ring.
 class UringLoop final : public IoEngine {
  public:
   static absl::StatusOr<std::unique_ptr<IoLoop>> Create(const Options& options) {
@@ -149,7 +149,6 @@ class UringLoop final : public IoEngine {
                                   static_cast<off_t>(call.length));
         break;
     }
-    if (call.elsewhere) ::io_uring_sqe_set_flags(sqe, IOSQE_ASYNC);
     ::io_uring_sqe_set_data64(sqe, reinterpret_cast<uint64_t>(call.op) | kOperation);
     ++in_ring_;
     return true;
@@ -192,6 +191,7 @@ class UringLoop final : public IoEngine {
     delete &state;
   }
 
+  void HandOver() override { Enter(/*wait=*/false); }
   void Turn(bool sleep) override {
     // Without sleeping, the kernel is only entered when that does something.
     const bool prepared = ::io_uring_sq_ready(&ring_) != 0;
