@@ -36,9 +36,11 @@ class ExitHandler {
 
 // Why Vcpu::Run came back.
 enum class RunResult : uint8_t {
-  kKicked,            // Kick was called; nothing is half done
-  kTripleFault,       // the vCPU shut down
-  kReset,             // the hypervisor itself saw the guest ask for a reset
+  kKicked,       // Kick was called; nothing is half done
+  kTripleFault,  // the vCPU shut down
+  kReset,        // the hypervisor itself saw the guest ask for a reset
+  kMemoryFault,  // host memory behind a slot couldn't be accessed: a mapped file was truncated,
+                 // or its file system is full. Once it can be, Run goes on with the same access
   kEmulationFailure,  // an instruction or entry state the hypervisor can't execute; the log says
                       // which
 };
@@ -87,7 +89,8 @@ class Vcpu {
  public:
   virtual ~Vcpu() = default;
 
-  // Runs guest code on the calling thread, always the same one, until Kick or a fatal exit.
+  // Runs guest code on the calling thread, always the same one, until Kick, a memory fault or a
+  // fatal exit.
   virtual RunResult Run(ExitHandler& handler) = 0;
   // Makes the Run that is under way, or the next one, return kKicked soon. Any thread.
   virtual void Kick() = 0;

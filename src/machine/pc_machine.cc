@@ -192,19 +192,26 @@ absl::Status PcMachine::BuildHardware(EventLoop& control) {
     RETURN_IF_ERROR(vm_->CapturePowerOnState());
     for (const auto& vcpu : vcpus) RETURN_IF_ERROR(vcpu->CapturePowerOnState());
   }
+  const auto on_memory_fault = [this](uint64_t& recoveries_seen) {
+    return devices_->RecoverMemory(recoveries_seen);
+  };
+  const auto on_fatal = [this](RunResult result) {
+    switch (result) {
+      case RunResult::kTripleFault:
+        return OnPowerEvent(PowerEvent::kTripleFault);
+      case RunResult::kReset:
+        return OnPowerEvent(PowerEvent::kReset);
+      case RunResult::kMemoryFault:
+        LogError("machine", "host memory that the guest needs can't be accessed (KVM_RUN: EFAULT)");
+        return OnPowerEvent(PowerEvent::kEmulationFailure);
+      case RunResult::kEmulationFailure:
+        return OnPowerEvent(PowerEvent::kEmulationFailure);
+      case RunResult::kKicked:
+        break;
+    }
+  };
   ASSIGN_OR_RETURN(processors_,
-                   Processors::Create(std::move(vcpus), *chipset_, [this](RunResult result) {
-                     switch (result) {
-                       case RunResult::kTripleFault:
-                         return OnPowerEvent(PowerEvent::kTripleFault);
-                       case RunResult::kReset:
-                         return OnPowerEvent(PowerEvent::kReset);
-                       case RunResult::kEmulationFailure:
-                         return OnPowerEvent(PowerEvent::kEmulationFailure);
-                       case RunResult::kKicked:
-                         break;
-                     }
-                   }));
+                   Processors::Create(std::move(vcpus), *chipset_, on_memory_fault, on_fatal));
   return absl::OkStatus();
 }
 

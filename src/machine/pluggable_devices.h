@@ -37,6 +37,8 @@ class PluggableDevices {
   void ModifyScsiDisk(Change change, ScsiDiskConfig disk, std::stop_token stop, ChangeDone done);
   void ModifyPmemDisk(Change change, PmemDiskConfig disk, std::stop_token stop, ChangeDone done);
   void Inspect(inspect::Node& node) const;
+  // PmemDisks::RecoverMemory: on a vCPU's thread.
+  bool RecoverMemory(uint64_t& recoveries_seen) { return pmem_.RecoverMemory(recoveries_seen); }
 
   [[nodiscard]] DeviceUnits& units() { return units_; }
 

@@ -93,6 +93,7 @@ class PmemDisks::Device {
     return absl::OkStatus();
   }
   [[nodiscard]] uint64_t size_bytes() const { return window_->size_bytes(); }
+  [[nodiscard]] virtio::PmemWindow& window() { return *window_; }
 
   // Shows it to the guest at `base`. After an error, Close.
   absl::Status Show(uint64_t base) {
@@ -217,6 +218,8 @@ absl::Status PmemDisks::Add(const ImageConfig& image) {
   for (memory::AddressRange& range : taken)
     range.size = (range.size + kSection - 1) / kSection * kSection;
   const std::optional<uint64_t> base = FindPlace(room, taken, size);
+  // From when the guest sees it RecoverMemory must find it.
+  const std::lock_guard lock(mutex_);
   absl::Status status =
       base.has_value()
           ? device->Show(*base)
@@ -227,7 +230,6 @@ absl::Status PmemDisks::Add(const ImageConfig& image) {
     (void)Retire(*device);
     return status;
   }
-  const std::lock_guard lock(mutex_);
   devices_[image.path] = std::move(device);
   return absl::OkStatus();
 }
@@ -298,6 +300,22 @@ void PmemDisks::Remove(const std::string& path, const std::stop_token& stop,
       port.CancelRemoval(absl::CancelledError("the removal was given up; the memory stays"));
     });
   });
+}
+
+bool PmemDisks::RecoverMemory(uint64_t& recoveries_seen) {
+  const std::lock_guard lock(mutex_);
+  const uint64_t seen = std::exchange(recoveries_seen, recoveries_);
+  if (seen != recoveries_) return true;  // done for another vCPU since
+  // The files of all others stay mapped while there is one that is known to be the reason.
+  using Suspects = virtio::PmemWindow::Suspects;
+  for (const Suspects suspects : {Suspects::kTruncated, Suspects::kAll}) {
+    bool recovered = false;
+    for (auto& [path, device] : devices_) recovered |= device->window().OnFault(suspects);
+    if (!recovered) continue;
+    recoveries_seen = ++recoveries_;
+    return true;
+  }
+  return false;
 }
 
 void PmemDisks::Inspect(inspect::Node& node) const {

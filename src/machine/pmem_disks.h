@@ -2,7 +2,7 @@
 // disk image mapped into guest-physical memory.
 //
 // Threads: AddConfigured on the life-cycle thread before the machine runs; Modify on that of
-// `changes`; Inspect on any; destruction when neither happens any more.
+// `changes`; Inspect and RecoverMemory on any; destruction when none happens any more.
 #pragma once
 
 #include <map>
@@ -33,6 +33,9 @@ class PmemDisks {
   // As Machine::ModifyPmemDisk, but on the thread of `changes`, where `done` is called, too.
   void Modify(Change change, const PmemDiskConfig& disk, const std::stop_token& stop,
               const ChangeDone& done);
+  // A vCPU couldn't access guest memory: true when that was persistent memory, which it can now
+  // (PmemWindow::OnFault). `recoveries_seen` is the vCPU's own, 0 at first.
+  bool RecoverMemory(uint64_t& recoveries_seen);
   // A directory for each: "pmem0".
   void Inspect(inspect::Node& node) const;
 
@@ -48,6 +51,7 @@ class PmemDisks {
   // I/O of other devices that was given such an address may still be under way.
   std::vector<Mapping> retired_;
   mutable std::mutex mutex_;  // guards changes of devices_ and reads from other threads
+  uint64_t recoveries_ = 0;   // guarded by mutex_
 };
 
 }  // namespace bothy::machine

@@ -14,14 +14,18 @@ namespace bothy::machine {
 using hypervisor::RunResult;
 
 Processors::Processors(std::vector<std::unique_ptr<hypervisor::Vcpu>> vcpus,
-                       hypervisor::ExitHandler& handler, FatalHandler on_fatal)
-    : vcpus_(std::move(vcpus)), handler_(handler), on_fatal_(std::move(on_fatal)) {}
+                       hypervisor::ExitHandler& handler, MemoryFaultHandler on_memory_fault,
+                       FatalHandler on_fatal)
+    : vcpus_(std::move(vcpus)),
+      handler_(handler),
+      on_memory_fault_(std::move(on_memory_fault)),
+      on_fatal_(std::move(on_fatal)) {}
 
 absl::StatusOr<std::unique_ptr<Processors>> Processors::Create(
     std::vector<std::unique_ptr<hypervisor::Vcpu>> vcpus, hypervisor::ExitHandler& handler,
-    FatalHandler on_fatal) {
-  auto processors =
-      std::unique_ptr<Processors>(new Processors(std::move(vcpus), handler, std::move(on_fatal)));
+    MemoryFaultHandler on_memory_fault, FatalHandler on_fatal) {
+  auto processors = std::unique_ptr<Processors>(
+      new Processors(std::move(vcpus), handler, std::move(on_memory_fault), std::move(on_fatal)));
   for (size_t i = 0; i < processors->vcpus_.size(); ++i) {
     try {
       std::thread& thread =
@@ -65,9 +69,18 @@ void Processors::Stop() {
   parked_.wait(lock, [this] { return running_ == 0; });
 }
 
+RunResult Processors::Run(hypervisor::Vcpu& vcpu, uint64_t& recoveries_seen) {
+  RunResult result = vcpu.Run(handler_);
+  while (result == RunResult::kMemoryFault && on_memory_fault_(recoveries_seen)) {
+    result = vcpu.Run(handler_);
+  }
+  return result;
+}
+
 void Processors::ThreadMain(size_t index) {
   hypervisor::Vcpu& vcpu = *vcpus_[index];
   uint64_t ended_start = 0;  // the Start whose run a fatal exit has ended for this vCPU
+  uint64_t recoveries_seen = 0;
   std::unique_lock lock(mutex_);
   for (;;) {
     order_given_.wait(lock, [&] {
@@ -77,7 +90,7 @@ void Processors::ThreadMain(size_t index) {
     const uint64_t start = starts_;
     ++running_;
     lock.unlock();
-    const RunResult result = vcpu.Run(handler_);
+    const RunResult result = Run(vcpu, recoveries_seen);
     if (result != RunResult::kKicked) on_fatal_(result);
     lock.lock();
     if (result != RunResult::kKicked) ended_start = start;

@@ -21,13 +21,17 @@ namespace bothy::machine {
 
 class Processors {
  public:
-  // `on_fatal` is called on the vCPU thread whose Run came back with anything but kKicked.
+  // Both are called on the vCPU's thread. The first: Run came back with kMemoryFault; true when
+  // that is mended and the vCPU is to run again. `recoveries_seen` is the vCPU's own, 0 at first:
+  // what it knew of recoveries when it faulted, so that vCPUs that met the same fault mend it once.
+  using MemoryFaultHandler = std::function<bool(uint64_t& recoveries_seen)>;
+  // Run came back with anything else than kKicked, or with a fault that couldn't be mended.
   using FatalHandler = std::function<void(hypervisor::RunResult)>;
 
   // ResourceExhausted when the host won't give the threads. `handler` must outlive the object.
   static absl::StatusOr<std::unique_ptr<Processors>> Create(
       std::vector<std::unique_ptr<hypervisor::Vcpu>> vcpus, hypervisor::ExitHandler& handler,
-      FatalHandler on_fatal);
+      MemoryFaultHandler on_memory_fault, FatalHandler on_fatal);
   ~Processors();
 
   void Start();
@@ -46,13 +50,15 @@ class Processors {
  private:
   enum class Order { kPark, kRun, kExit };
   Processors(std::vector<std::unique_ptr<hypervisor::Vcpu>> vcpus, hypervisor::ExitHandler& handler,
-             FatalHandler on_fatal);
+             MemoryFaultHandler on_memory_fault, FatalHandler on_fatal);
+  hypervisor::RunResult Run(hypervisor::Vcpu& vcpu, uint64_t& recoveries_seen);
   void ThreadMain(size_t index);
   [[nodiscard]] uint64_t RuntimeNs(size_t index) const;
   void Give(Order order);
 
   std::vector<std::unique_ptr<hypervisor::Vcpu>> vcpus_;
   hypervisor::ExitHandler& handler_;
+  const MemoryFaultHandler on_memory_fault_;
   const FatalHandler on_fatal_;
 
   std::mutex mutex_;

@@ -16,7 +16,11 @@ class FakeVcpu final : public hypervisor::Vcpu {
     std::unique_lock lock(mutex_);
     ++runs_;
     entered_.notify_all();
-    changed_.wait(lock, [this] { return kicked_ || fatal_; });
+    changed_.wait(lock, [this] { return kicked_ || fatal_ || faults_ > 0; });
+    if (faults_ > 0) {
+      --faults_;
+      return RunResult::kMemoryFault;
+    }
     if (fatal_) {
       fatal_ = false;
       return RunResult::kTripleFault;
@@ -32,6 +36,12 @@ class FakeVcpu final : public hypervisor::Vcpu {
   void Fail() {
     const std::lock_guard lock(mutex_);
     fatal_ = true;
+    changed_.notify_all();
+  }
+  // So many of its next runs meet memory that can't be accessed.
+  void Fault(int times) {
+    const std::lock_guard lock(mutex_);
+    faults_ = times;
     changed_.notify_all();
   }
   void WaitForRuns(int runs) {
@@ -54,6 +64,7 @@ class FakeVcpu final : public hypervisor::Vcpu {
   bool kicked_ = false;
   bool fatal_ = false;
   int runs_ = 0;
+  int faults_ = 0;
 };
 
 class NoDevices final : public hypervisor::ExitHandler {
@@ -72,11 +83,16 @@ class ProcessorsTest : public ::testing::Test {
       fakes_.push_back(vcpu.get());
       vcpus.push_back(std::move(vcpu));
     }
-    auto processors = Processors::Create(std::move(vcpus), no_devices_, [this](RunResult result) {
-      EXPECT_EQ(result, RunResult::kTripleFault);
+    const auto on_memory_fault = [this](uint64_t& recoveries_seen) {
+      seen_.push_back(recoveries_seen++);
+      return mends_;
+    };
+    const auto on_fatal = [this](RunResult result) {
+      fatal_result_ = result;
       ++fatal_;
       processors_->RequestStop();
-    });
+    };
+    auto processors = Processors::Create(std::move(vcpus), no_devices_, on_memory_fault, on_fatal);
     ASSERT_TRUE(processors.ok());
     processors_ = std::move(processors).value();
   }
@@ -84,6 +100,9 @@ class ProcessorsTest : public ::testing::Test {
   NoDevices no_devices_;
   std::vector<FakeVcpu*> fakes_;
   std::atomic<int> fatal_{0};
+  std::atomic<RunResult> fatal_result_{RunResult::kKicked};
+  bool mends_ = true;
+  std::vector<uint64_t> seen_;  // of one vCPU's thread
   std::unique_ptr<Processors> processors_;
 };
 
@@ -114,6 +133,29 @@ TEST_F(ProcessorsTest, FatalExitIsReportedOnceAndStopsTheOthers) {
   fakes_[1]->Fail();
   processors_->Stop();
   EXPECT_EQ(fatal_, 1);
+  EXPECT_EQ(fatal_result_, RunResult::kTripleFault);
+}
+
+TEST_F(ProcessorsTest, GoesOnWhenAMemoryFaultIsMended) {
+  Make(1);
+  processors_->Start();
+  fakes_[0]->WaitForRuns(1);
+  fakes_[0]->Fault(2);
+  fakes_[0]->WaitForRuns(3);
+  processors_->Stop();
+  EXPECT_EQ(fatal_, 0);
+  EXPECT_EQ(seen_, (std::vector<uint64_t>{0, 1}));  // what it has learned is its own
+}
+
+TEST_F(ProcessorsTest, AMemoryFaultThatCannotBeMendedIsFatal) {
+  mends_ = false;
+  Make(1);
+  processors_->Start();
+  fakes_[0]->WaitForRuns(1);
+  fakes_[0]->Fault(1);
+  processors_->Stop();
+  EXPECT_EQ(fatal_, 1);
+  EXPECT_EQ(fatal_result_, RunResult::kMemoryFault);
 }
 
 TEST_F(ProcessorsTest, RunsAgainAfterAFatalExit) {

@@ -15,8 +15,6 @@ namespace bothy::pci {
 namespace {
 
 using memory::kMiB;
-using ::testing::ElementsAre;
-using ::testing::IsEmpty;
 
 // Registers as a driver finds them: the Express capability is the first.
 constexpr uint16_t kLinkStatus = 0x50;

@@ -70,13 +70,12 @@ std::vector<LogicalUnit::ModePage> LogicalUnit::ModePages() const {
   caching.current[2] = write_cache_ ? kWriteCacheEnable : 0;
   std::vector<uint8_t> control_values = page(kControl, 0x0A);
   control_values[3] = 0x10;  // unrestricted reordering
-  ModePage control = fixed(std::move(control_values));
+  ModePage control = fixed(control_values);
   control.changeable[2] = kDescriptorSense;
   control.current[2] = descriptor_sense_ ? kDescriptorSense : 0;
   std::vector<uint8_t> exceptions = page(kInformationalExceptions, 0x0A);
   exceptions[2] = 0x08;  // DEXCPT: there will be none
-  return {fixed(std::move(recovery)), std::move(caching), std::move(control),
-          fixed(std::move(exceptions))};
+  return {fixed(recovery), std::move(caching), std::move(control), fixed(exceptions)};
 }
 
 void LogicalUnit::ModeSense(Command& command) {

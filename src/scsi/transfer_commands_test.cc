@@ -17,7 +17,7 @@ class TransferTest : public TargetTest {
       return absl::OkStatus();
     };
   }
-  void FailWith(absl::Status status) {
+  void FailWith(const absl::Status& status) {
     disk_.storage().on_request = [status](const disk::Request&) { return status; };
   }
 

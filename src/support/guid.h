@@ -19,7 +19,7 @@ struct Guid {
   std::array<uint8_t, 16> bytes{};  // as stored
 
   auto operator<=>(const Guid&) const = default;
-  [[nodiscard]] bool is_zero() const { return *this == Guid{}; }
+  [[nodiscard]] bool is_zero() const { return bytes == decltype(bytes){}; }
 
   // "01234567-89ab-cdef-0123-456789abcdef", lower case.
   [[nodiscard]] std::string ToString() const;

@@ -3,7 +3,7 @@
 // The transport (virtio/pci) owns status, feature negotiation, queue set-up and interrupts; the
 // device owns what its queues and its configuration mean. Queues exist from Activate to Reset and
 // belong to the device's loop, which the transport was given: Activate, OnDoorbell, Quiesce, Resume
-// and Reset are called there, never concurrently. ReadConfig and WriteConfig are called on vCPU
+// and Reset are called there, never concurrently. Those of the configuration are called on vCPU
 // threads at any time, also before Activate.
 #pragma once
 
@@ -54,6 +54,8 @@ class Device {
   // The device-specific configuration. Reads past it see zero. Must not block.
   virtual void ReadConfig(uint64_t offset, std::span<uint8_t> data) = 0;
   virtual void WriteConfig(uint64_t offset, std::span<const uint8_t> data) = 0;
+  // What the driver wrote there is forgotten. As part of every reset, on any thread.
+  virtual void ResetConfig() {}
 
   // DRIVER_OK: `queues` has null where the driver enabled none. What the driver put there before
   // counts as rung.
@@ -65,7 +67,7 @@ class Device {
   // memory and files are left alone, whatever rings. Also before Activate.
   virtual void Quiesce(std::function<void()> done) = 0;
   virtual void Resume() = 0;
-  // Forgets queues and the driver's settings; `done` is called when nothing of them is in flight.
+  // Forgets queues and what came through them; `done` is called when nothing of them is in flight.
   // Also before Activate, and while quiesced.
   virtual void Reset(std::function<void()> done) = 0;
 };

@@ -3,6 +3,8 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 
 #include "absl/strings/ascii.h"
@@ -67,10 +69,15 @@ absl::StatusOr<AgentClient::Reply> AgentClient::Next(absl::Time deadline) {
     if (received_.size() > kMaxLine) return Malformed(received_.substr(0, 80));
     const absl::Duration left = deadline - absl::Now();
     if (left <= absl::ZeroDuration()) return absl::DeadlineExceededError("the guest didn't answer");
-    pollfd readable{serial_.get(), POLLIN, 0};
+    std::array<pollfd, 2> readable = {{{serial_.get(), POLLIN, 0}, {halted_.get(), POLLIN, 0}}};
     const auto wait = absl::ToInt64Milliseconds(absl::Ceil(left, absl::Milliseconds(1)));
-    const int ready = poll(&readable, 1, static_cast<int>(std::min<int64_t>(wait, 1'000'000'000)));
+    const int ready = poll(readable.data(), readable.size(),
+                           static_cast<int>(std::min<int64_t>(wait, 1'000'000'000)));
     if (ready <= 0) continue;
+    if (readable[0].revents == 0) {
+      // What it said last has been sent before it was said to have halted.
+      if (poll(readable.data(), 1, 0) <= 0) return absl::UnavailableError("the guest has halted");
+    }
     char buffer[4096];
     const ssize_t n = read(serial_.get(), buffer, sizeof buffer);
     if (n < 0 && (errno == EINTR || errno == EAGAIN)) continue;

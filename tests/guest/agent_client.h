@@ -40,8 +40,10 @@ class AgentClient {
   // Names may repeat, such as memory.range.
   using Facts = std::multimap<std::string, std::string>;
 
-  // `serial` is a connected stream socket, or a terminal's master side.
-  explicit AgentClient(UniqueFd serial) : serial_(std::move(serial)) {}
+  // `serial` is a connected stream socket, or a terminal's master side. `halted`, if given, becomes
+  // readable when the guest has gone, which a serial port doesn't tell.
+  explicit AgentClient(UniqueFd serial, UniqueFd halted = {})
+      : serial_(std::move(serial)), halted_(std::move(halted)) {}
 
   // Waits for the agent's first word. Not needed again after a pause; needed after a reset.
   [[nodiscard]] absl::Status WaitReady(absl::Duration timeout);
@@ -88,6 +90,7 @@ class AgentClient {
   std::string NewId() { return std::to_string(++last_id_); }
 
   UniqueFd serial_;
+  UniqueFd halted_;
   std::string received_;
   uint64_t last_id_ = 0;
   // Of commands that Finish wasn't called for yet; status is -1 while one runs.

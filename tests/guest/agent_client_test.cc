@@ -3,6 +3,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -42,6 +43,13 @@ class AgentClientTest : public testing::Test {
 TEST_F(AgentClientTest, WaitsThroughWhatCameBeforeReady) {
   GuestSays("\r\nnoise of a firmware\r\nready 1\r\n");
   EXPECT_TRUE(client_.WaitReady(kLong).ok());
+}
+
+TEST_F(AgentClientTest, HearsWhatWasSaidBeforeTheGuestHalted) {
+  AgentClient client(Connect(), UniqueFd(eventfd(1, EFD_CLOEXEC)));
+  GuestSays("ready 1\n");
+  EXPECT_TRUE(client.WaitReady(kLong).ok());
+  EXPECT_EQ(client.Ping(kLong), absl::UnavailableError("the guest has halted"));
 }
 
 TEST_F(AgentClientTest, RunsACommandWithItsOutputsApart) {

@@ -1,5 +1,8 @@
 #include "tests/integration/lab_test.h"
 
+#include <sys/eventfd.h>
+#include <unistd.h>
+
 namespace bothy::integration {
 
 wire::CreateVMRequest LabTest::Guest(uint64_t memory_mb, uint32_t processors,
@@ -21,7 +24,10 @@ void LabTest::Boot(const wire::CreateVMRequest& request) {
 }
 
 void LabTest::AwaitAgent() {
-  agent_ = std::make_unique<guest::AgentClient>(SerialClient(AgentPath()).Take());
+  const auto halted = std::make_shared<UniqueFd>(::eventfd(0, EFD_CLOEXEC));
+  agent_ = std::make_unique<guest::AgentClient>(SerialClient(AgentPath()).Take(),
+                                                UniqueFd(::dup(halted->get())));
+  vm_->stub().WaitVMAsync({}, {}, [halted](const auto&) { ::eventfd_write(halted->get(), 1); });
   ASSERT_THAT(agent_->WaitReady(kBoot), IsOk());
 }
 

@@ -77,7 +77,7 @@ absl::StatusOr<std::vector<uint8_t>> MakeLocator(const ParentSpelling& parent) {
 // The BAT of a fixed image: every block in its order, from `first` on.
 Task<absl::Status> WriteFixedBat(Storage& storage, const BatLayout& bat, uint32_t block_bytes,
                                  uint64_t first) {
-  constexpr uint64_t kEntriesAtOnce = 32 * kBatEntriesPerPage;
+  constexpr uint64_t kEntriesAtOnce = uint64_t{32} * kBatEntriesPerPage;
   std::vector<uint8_t> bytes;
   for (uint64_t index = 0; index < bat.entries();) {
     const uint64_t begin = index;

@@ -135,7 +135,7 @@ absl::StatusOr<std::vector<uint8_t>> BuildParentLocator(const ParentLocator& loc
   StoreLe(bytes.data() + 18, static_cast<uint16_t>(locator.entries.size()));
   size_t at = kLocatorHeaderBytes;
   for (const auto& [key, value] : locator.entries) {
-    int field = 0;
+    size_t field = 0;
     for (const std::string* text : {&key, &value}) {
       ASSIGN_OR_RETURN(std::vector<uint8_t> encoded, Utf8ToUtf16(*text));
       if (encoded.empty() || encoded.size() > UINT16_MAX) {

@@ -21,7 +21,7 @@ inline constexpr uint32_t kBitsPerPage = kPageBytes * 8;
   const uint64_t flip = set ? ~uint64_t{0} : 0;
   while (at < to) {
     // A one is a bit that differs.
-    const uint64_t word = (LoadLe<uint64_t>(page.data() + at / 64 * 8) ^ flip) >> (at % 64);
+    const uint64_t word = (LoadLe<uint64_t>(page.data() + size_t{at / 64} * 8) ^ flip) >> (at % 64);
     if (word != 0) return std::min(at + static_cast<uint32_t>(std::countr_zero(word)), to) - from;
     at = at / 64 * 64 + 64;
   }
@@ -39,7 +39,7 @@ inline void FillBits(std::span<uint8_t, kPageBytes> page, uint32_t from, uint32_
     const uint32_t within = from % 64;
     const uint32_t count = std::min(64 - within, to - from);
     const uint64_t mask = (count == 64 ? ~uint64_t{0} : (uint64_t{1} << count) - 1) << within;
-    uint8_t* word = page.data() + from / 64 * 8;
+    uint8_t* word = page.data() + size_t{from / 64} * 8;
     const auto bits = LoadLe<uint64_t>(word);
     StoreLe(word, value ? bits | mask : bits & ~mask);
     from += count;

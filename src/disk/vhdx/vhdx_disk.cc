@@ -180,7 +180,7 @@ absl::StatusOr<uint64_t> VhdxDisk::BitmapPageOffset(uint64_t offset, BatEntry bi
 }
 
 uint32_t VhdxDisk::BitOf(uint64_t offset) const {
-  return static_cast<uint32_t>((offset >> sector_shift_) % (kPageBytes * 8));
+  return static_cast<uint32_t>((offset >> sector_shift_) % (uint64_t{kPageBytes} * 8));
 }
 
 uint64_t VhdxDisk::BitmapPageEnd(uint64_t offset) const {

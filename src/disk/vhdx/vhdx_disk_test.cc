@@ -10,9 +10,6 @@
 
 namespace bothy::disk::vhdx {
 namespace {
-
-using ::testing::HasSubstr;
-
 constexpr uint64_t kBlock = 1 << 20;
 
 // A request that the test looks at later.

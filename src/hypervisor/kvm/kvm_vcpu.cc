@@ -138,6 +138,10 @@ RunResult KvmVcpu::Run(ExitHandler& handler) {
         continue;
       }
       if (errno == EAGAIN) continue;  // an AP that isn't started yet was woken
+      if (errno == EFAULT) {
+        result = RunResult::kMemoryFault;
+        break;
+      }
       result = ReportFailure(absl::StrCat("KVM_RUN: ", std::strerror(errno)).c_str());
       break;
     }

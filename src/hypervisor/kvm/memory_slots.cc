@@ -31,7 +31,7 @@ class MemorySlots::Slot final : public MemorySlot {
 
   absl::Status Add(uint64_t guest_physical, std::span<uint8_t> host, uint32_t flags) {
     ASSIGN_OR_RETURN(const uint32_t id, owner_.Allocate());
-    const absl::Status status = owner_.Set(id, guest_physical, host, flags);
+    absl::Status status = owner_.Set(id, guest_physical, host, flags);
     if (!status.ok()) {
       owner_.Free(id);
       return status;

@@ -118,6 +118,7 @@ void Registers::Forget() {
   }
   active_ = false;
   broken_reason_.clear();
+  device_.ResetConfig();
 }
 
 void Registers::Read(uint64_t offset, std::span<uint8_t> data) {
@@ -276,9 +277,7 @@ void Registers::Activate() {
                   .indirect = (state_.driver_features & kFeatureIndirectDescriptors) != 0,
                   .event_index = (state_.driver_features & kFeatureEventIndex) != 0});
     if (!created.ok()) {
-      const absl::Status reason = WithContext(created.status(), absl::StrCat("queue ", i));
-      loop_.Post([this, reason] { NeedsReset(reason); });
-      return;
+      return SetNeedsReset(WithContext(created.status(), absl::StrCat("queue ", i)));
     }
     queues[i] = *std::move(created);
   }
@@ -290,6 +289,9 @@ void Registers::Activate() {
 }
 
 void Registers::BeginReset() {
+  // A device that no driver has set going has nothing to let go of: a driver may go on at once, and
+  // so do those that don't wait for the status to be 0.
+  if (!active_) return Forget();
   resetting_ = true;
   // After whatever was posted for this driver.
   loop_.Post([this] {
@@ -322,11 +324,14 @@ void Registers::ConfigChanged() {
 }
 
 void Registers::NeedsReset(const absl::Status& reason) {
+  const std::lock_guard lock(mutex_);
+  if (!resetting_) SetNeedsReset(reason);
+}
+
+void Registers::SetNeedsReset(const absl::Status& reason) {
   log_limiter_.Log(
       LogLevel::kWarning, device_.name(),
       absl::StrCat("broken by its driver, which must reset it: ", std::string(reason.message())));
-  const std::lock_guard lock(mutex_);
-  if (resetting_) return;
   broken_reason_ = std::string(reason.message());
   state_.status |= kStatusNeedsReset;
   state_.isr |= kIsrConfig;

@@ -108,6 +108,7 @@ class Registers final : public chipset::IoDevice, public StateUnit, private Tran
   void Activate();                                                // holds mutex_
   void BeginReset();                                              // holds mutex_
   void Forget();                                                  // holds mutex_
+  void SetNeedsReset(const absl::Status& reason);                 // holds mutex_
   [[nodiscard]] uint16_t CheckedVector(uint64_t value) const;
   void SignalConfig();  // holds mutex_
 

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <condition_variable>
+#include <future>
 
 #include "support/endian.h"
 #include "virtio/testing/driver_queue.h"
@@ -14,6 +15,7 @@ namespace {
 
 using testing::DriverQueue;
 using ::testing::ElementsAre;
+using ::testing::IsEmpty;
 
 constexpr uint16_t kQueueLimit = 16;
 
@@ -30,13 +32,14 @@ class EchoDevice final : public Device {
   void WriteConfig(uint64_t offset, std::span<const uint8_t> data) override {
     written.emplace_back(offset, data[0]);
   }
+  void ResetConfig() override { written.clear(); }
   void Activate(Transport& transport, uint64_t features,
                 std::vector<std::unique_ptr<Virtqueue>> queues) override {
     transport_ = &transport;
     negotiated = features;
     queues_ = std::move(queues);
     ++activations;
-    for (uint16_t i = 0; i < queues_.size(); ++i) OnDoorbell(i);
+    for (size_t i = 0; i < queues_.size(); ++i) OnDoorbell(static_cast<uint16_t>(i));
   }
   void OnDoorbell(uint16_t index) override {
     if (index >= queues_.size() || queues_[index] == nullptr || quiesced_) return;
@@ -60,7 +63,7 @@ class EchoDevice final : public Device {
   }
   void Resume() override {
     quiesced_ = false;
-    for (uint16_t i = 0; i < queues_.size(); ++i) OnDoorbell(i);
+    for (size_t i = 0; i < queues_.size(); ++i) OnDoorbell(static_cast<uint16_t>(i));
   }
   void Reset(std::function<void()> done) override {
     queues_.clear();
@@ -262,6 +265,26 @@ TEST_F(RegistersTest, StatusIsZeroOnlyWhenTheDeviceHasLetGo) {
     device_.held_reset();
   });
   EXPECT_EQ(Get<uint8_t>(0x14), 0);
+}
+
+TEST_F(RegistersTest, ADeviceThatNeverWentIsResetAtOnce) {
+  // The loop is busy: whatever waited for it would come after the driver's next steps.
+  std::promise<void> go_on;
+  io_->loop().Post([&] { go_on.get_future().wait(); });
+  Put<uint8_t>(kDeviceConfigOffset, 1);
+  Put<uint8_t>(0x14, 0);
+  EXPECT_EQ(Get<uint8_t>(0x14), 0);
+  EXPECT_THAT(device_.written, IsEmpty());
+  Negotiate(kFeatureVersion1);
+  Put<uint8_t>(kDeviceConfigOffset, 2);
+  SetUpQueue(0, DriverQueue(*ram_, 0x1000, 8).setup(), 2);
+  go_on.set_value();
+  Settle();
+  EXPECT_EQ(Get<uint8_t>(0x14), kStatusAcknowledge | kStatusDriver | kStatusFeaturesOk);
+  EXPECT_EQ(Get<uint16_t>(0x1A), 2);
+  EXPECT_THAT(device_.written, ElementsAre(std::pair<uint64_t, uint8_t>(0, 2)));
+  DriverOk();
+  EXPECT_EQ(device_.activations, 1);
 }
 
 TEST_F(RegistersTest, AConfigChangeHasItsVectorAndGeneration) {

@@ -43,8 +43,7 @@ class PmemImageTest : public testing::WindowTest {
   std::string MakeImage(const std::string& name, CreateImage create) {
     std::string path = folder_ / name;
     CHECK_OK(OnLoop([&]() -> Task<absl::Status> {
-      std::string copy = path;
-      auto storage = co_await disk::CreateHostStorage(loop(), copy);
+      auto storage = co_await disk::CreateHostStorage(loop(), path);
       CO_RETURN_IF_ERROR(storage.status());
       absl::Status status = co_await create(**storage);
       co_return status;
@@ -306,13 +305,9 @@ TEST_F(PmemImageTest, TruncatedFileFailsFlushesAndTheProcessGoesOn) {
   const UniqueFd writer(pipe[1]);
   EXPECT_EQ(::write(writer.get(), At(3 * kMiB), 8), -1);
   EXPECT_EQ(errno, EFAULT);
-  uint64_t first = 0;
-  uint64_t second = 0;
-  EXPECT_TRUE(window_->OnFault(first));
+  EXPECT_TRUE(window_->OnFault(PmemWindow::Suspects::kTruncated));
   EXPECT_EQ(::write(writer.get(), At(3 * kMiB), 8), 8);
-  EXPECT_TRUE(window_->OnFault(second));   // another vCPU that met the same
-  EXPECT_FALSE(window_->OnFault(second));  // nothing is mapped any more
-  EXPECT_FALSE(window_->OnFault(first));
+  EXPECT_FALSE(window_->OnFault(PmemWindow::Suspects::kTruncated));
   EXPECT_EQ(Load(8), 8U);  // what there is is still there
   EXPECT_FALSE(Flush().ok());
   EXPECT_THAT(window_->state().failure, HasSubstr("can't be read"));
@@ -326,8 +321,9 @@ TEST_F(PmemImageTest, PagesThatCouldNotBeAccessedAreOnDemandAfterwards) {
   const std::string path = RawFile(4 * kMiB);
   OpenWindow(path, ImageType::kRaw);
   Store(kMiB, 1);
-  uint64_t seen = 0;
-  EXPECT_TRUE(window_->OnFault(seen));
+  EXPECT_FALSE(window_->OnFault(PmemWindow::Suspects::kTruncated));
+  EXPECT_TRUE(window_->OnFault(PmemWindow::Suspects::kAll));
+  EXPECT_FALSE(window_->OnFault(PmemWindow::Suspects::kAll));  // nothing is mapped any more
   EXPECT_EQ(window_->state().mapped_bytes, 0U);
   EXPECT_EQ(Load(kMiB), 1U);  // not even flushed
   EXPECT_EQ(Load(kMiB + 8), kMiB + 8);

@@ -199,11 +199,10 @@ absl::Status PmemWindow::failure() const {
   return failure_;
 }
 
-bool PmemWindow::OnFault(uint64_t& recoveries_seen) {
-  std::promise<bool> retry;
-  loop_.Post(
-      [&] { Start(Recover(recoveries_seen), [&retry](bool result) { retry.set_value(result); }); });
-  return retry.get_future().get();
+bool PmemWindow::OnFault(Suspects suspects) {
+  bool recovered = false;
+  loop_.PostAndWait([&] { recovered = Recover(suspects); });
+  return recovered;
 }
 
 PmemWindow::State PmemWindow::state() const {

@@ -95,10 +95,14 @@ class PmemWindow final : public Flushable {
 
   // A vCPU (KVM_RUN's EFAULT) couldn't access guest memory; if it was the window, then because a
   // mapped file was truncated, its file system is full or its medium has an error. Puts demand
-  // pages where files were mapped, through which errors are reported by flushes. True when the
-  // access is to be tried again; false when nothing here can be the reason. `recoveries_seen` is
-  // the vCPU's own for this window, 0 at first. Not on the loop's thread; returns when it is done.
-  bool OnFault(uint64_t& recoveries_seen);
+  // pages where files were mapped, through which errors are reported by flushes. True when it
+  // did, and the access is to be tried again; false when there is no such file. Not on the loop's
+  // thread; returns when it is done.
+  enum class Suspects {
+    kTruncated,  // what is known to be gone
+    kAll,        // every file, when nobody has a better suspect
+  };
+  bool OnFault(Suspects suspects);
   // A guest stored into a window that is read_only() (a write exit of its memory slot). The store
   // is lost, so flushes fail from now on. Any thread.
   void NoteRefusedStore();
@@ -177,7 +181,7 @@ class PmemWindow final : public Flushable {
   Task<absl::StatusOr<Source>> FindSource(uint64_t offset);
   Task<void> Fill(uint64_t chunk);
   Task<uint16_t> ReadChunk(uint64_t offset, std::span<uint8_t> contents);
-  Task<bool> Recover(uint64_t& recoveries_seen);
+  bool Recover(Suspects suspects);
   bool MapOver(const PageRun& run, const Source& source, uint64_t source_offset);
 
   void Fail(const absl::Status& status);
@@ -199,7 +203,6 @@ class PmemWindow final : public Flushable {
   bool heed_holes_ = true;         // false: holes are mapped, for want of userfaultfd
   bool disk_written_ = false;      // since the disk was last flushed
   std::vector<PageRun> settling_;  // written by the flush that ended
-  uint64_t recoveries_ = 0;
 
   // Fills: at most kFillsInFlight under way, the others wait.
   std::deque<uint64_t> waiting_fills_;

@@ -153,14 +153,11 @@ Task<uint16_t> PmemWindow::ReadChunk(uint64_t offset, std::span<uint8_t> content
   co_return lost;
 }
 
-Task<bool> PmemWindow::Recover(uint64_t& recoveries_seen) {
-  const uint64_t seen = std::exchange(recoveries_seen, recoveries_);
-  if (seen != recoveries_) co_return true;  // done for another vCPU since
-  std::vector<PageRun> runs = files_->TruncatedRuns();
-  if (runs.empty()) runs = files_->Runs();
-  if (runs.empty()) co_return false;
+bool PmemWindow::Recover(Suspects suspects) {
+  const std::vector<PageRun> runs =
+      suspects == Suspects::kTruncated ? files_->TruncatedRuns() : files_->Runs();
+  if (runs.empty()) return false;
   map_files_ = false;
-  recoveries_seen = ++recoveries_;
   const absl::Status status = NeedDemandPages();
   LogError(options_.name,
            absl::StrCat(disk_->path(), ": mapped pages can't be accessed; ", runs.size(),
@@ -174,7 +171,7 @@ Task<bool> PmemWindow::Recover(uint64_t& recoveries_seen) {
     MapAnonymous(run);
     Fail(WithContext(adopted, "mapped pages can't be accessed"));
   }
-  co_return true;
+  return true;
 }
 
 }  // namespace bothy::virtio

@@ -33,6 +33,7 @@ bool ReplacePage(uintptr_t address) {
     const uintptr_t end = slot.end.load(std::memory_order_acquire);
     const uintptr_t begin = slot.begin.load(std::memory_order_relaxed);
     if (address < begin || address >= end) continue;
+    // NOLINTNEXTLINE(performance-no-int-to-ptr): a fault comes with a number.
     void* const page = reinterpret_cast<void*>(address & ~(kPageBytes - 1));
     // Before the page: who sees zeroes sees this, too.
     slot.replaced.fetch_add(1, std::memory_order_seq_cst);

@@ -130,6 +130,12 @@ void ScsiController::WriteConfig(uint64_t offset, std::span<const uint8_t> data)
   if (offset == scsi_wire::kConfigCdbSize && value <= kMaxCdbSize) cdb_size_ = value;
 }
 
+void ScsiController::ResetConfig() {
+  const std::lock_guard lock(config_mutex_);
+  sense_size_ = scsi_wire::kDefaultSenseSize;
+  cdb_size_ = scsi_wire::kDefaultCdbSize;
+}
+
 void ScsiController::Activate(Transport& transport, uint64_t features,
                               std::vector<std::unique_ptr<Virtqueue>> queues) {
   transport_ = &transport;
@@ -185,11 +191,6 @@ void ScsiController::Reset(std::function<void()> done) {
     broken_ = false;
     interrupt_mask_ = 0;
     serve_posted_ = 0;
-    {
-      const std::lock_guard lock(config_mutex_);
-      sense_size_ = scsi_wire::kDefaultSenseSize;
-      cdb_size_ = scsi_wire::kDefaultCdbSize;
-    }
     done();
   };
   on_idle_.push_back(std::move(forget));

@@ -55,6 +55,7 @@ class ScsiController final : public Device {
   [[nodiscard]] const std::vector<uint16_t>& queue_sizes() const override { return queue_sizes_; }
   void ReadConfig(uint64_t offset, std::span<uint8_t> data) override;
   void WriteConfig(uint64_t offset, std::span<const uint8_t> data) override;
+  void ResetConfig() override;
   void Activate(Transport& transport, uint64_t features,
                 std::vector<std::unique_ptr<Virtqueue>> queues) override;
   void OnDoorbell(uint16_t queue) override;

@@ -62,7 +62,7 @@ class WindowTest : public ::testing::Test {
     return OnLoop([this] { return window_->Flush(); });
   }
   absl::Status Close() {
-    const absl::Status status = OnLoop([this] { return window_->Close(); });
+    absl::Status status = OnLoop([this] { return window_->Close(); });
     window_.reset();
     return status;
   }
