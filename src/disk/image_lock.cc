@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <array>
@@ -86,19 +87,27 @@ std::optional<int> FindHolder(int fd) {
   return std::nullopt;
 }
 
+// The files of a killed process that used io_uring are closed by a worker of the kernel's, some
+// time after the process is gone: a lock of nobody goes soon. There is no way to wait for that with
+// an end to it, so it is looked for.
+constexpr timespec kBetweenLooks{.tv_sec = 0, .tv_nsec = 20'000'000};
+constexpr int kLooks = 100;
+
 }  // namespace
 
 absl::Status LockImage(int fd, bool read_only, const std::string& path) {
-  const Outcome outcome = read_only ? TakeAsReader(fd) : Take(fd, F_WRLCK, 0, 0);
-  switch (outcome) {
-    case Outcome::kDone:
-      return absl::OkStatus();
-    case Outcome::kError:
-      return ErrnoStatus(errno, absl::StrCat(path, ": locking"));
-    case Outcome::kInUse:
-      break;
+  std::optional<int> holder;
+  for (int look = 0; look < kLooks && !holder.has_value(); ++look) {
+    if (look != 0) ::nanosleep(&kBetweenLooks, nullptr);
+    switch (read_only ? TakeAsReader(fd) : Take(fd, F_WRLCK, 0, 0)) {
+      case Outcome::kDone:
+        return absl::OkStatus();
+      case Outcome::kError:
+        return ErrnoStatus(errno, absl::StrCat(path, ": locking"));
+      case Outcome::kInUse:
+        holder = FindHolder(fd);
+    }
   }
-  const std::optional<int> holder = FindHolder(fd);
   return absl::FailedPreconditionError(
       absl::StrCat(path, ": in use by ",
                    !holder               ? "another process"

@@ -10,7 +10,8 @@ namespace bothy::disk {
 
 // Locks what `fd` has open, until that is closed: a writer excludes everybody else, a reader only
 // writers. Heeds, and is heeded by, QEMU's tools. FailedPrecondition, naming the other process if
-// that can be seen from here, when somebody is in the way. May block for a while (procfs).
+// that can be seen from here, when somebody is in the way. May block for two seconds: for locks
+// that a killed process has left for the kernel to take back.
 absl::Status LockImage(int fd, bool read_only, const std::string& path);
 
 }  // namespace bothy::disk

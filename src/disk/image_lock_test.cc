@@ -3,13 +3,18 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
+#include <latch>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "support/check.h"
@@ -82,6 +87,42 @@ TEST_F(ImageLockTest, NamesTheOtherProcess) {
   ::close(ready[1]);
   EXPECT_TRUE(absl::IsFailedPrecondition(status));
   EXPECT_THAT(std::string(status.message()), HasSubstr(absl::StrCat("(pid ", child, ")")));
+}
+
+TEST_F(ImageLockTest, WaitsForALockOfNobody) {
+  // A file that is on its way through a socket is open, but in no process's table.
+  std::array<int, 2> ends{};
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()), 0);
+  UniqueFd in(ends[0]);
+  UniqueFd out(ends[1]);
+  UniqueFd writer;
+  ASSERT_TRUE(Lock(writer, false).ok());
+  char byte = 0;
+  iovec data = {.iov_base = &byte, .iov_len = 1};
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
+  msghdr message{};
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  message.msg_control = control.data();
+  message.msg_controllen = control.size();
+  cmsghdr* const header = CMSG_FIRSTHDR(&message);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_RIGHTS;
+  header->cmsg_len = CMSG_LEN(sizeof(int));
+  const int fd = writer.get();
+  std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
+  ASSERT_EQ(::sendmsg(in.get(), &message, 0), 1);
+  writer.Reset();
+  std::latch looking(1);
+  std::thread releaser([&] {
+    looking.wait();
+    in.Reset();
+    out.Reset();
+  });
+  looking.count_down();
+  UniqueFd other;
+  EXPECT_EQ(Lock(other, false), absl::OkStatus());
+  releaser.join();
 }
 
 // A qemu-io that has the image open until the object goes.

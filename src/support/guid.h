@@ -18,6 +18,7 @@ namespace bothy {
 struct Guid {
   std::array<uint8_t, 16> bytes{};  // as stored
 
+  // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 takes the comparison with 0 for one.
   auto operator<=>(const Guid&) const = default;
   [[nodiscard]] bool is_zero() const { return bytes == decltype(bytes){}; }
 

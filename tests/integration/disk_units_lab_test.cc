@@ -86,7 +86,6 @@ TEST_F(DiskUnitsLabTest, AGuestSeesTwoHundredAndFiftySixAtOnce) {
 }
 
 TEST_F(DiskUnitsLabTest, ComeAndGoWhileAnotherIsBusy) {
-  if (!Soaks()) GTEST_SKIP() << "takes minutes in the lab: ./dev soak runs it";
   const TestImage busy = images_.Make(folder_, KindOf("raw.img"), 16 * kMiB);
   const TestFolder other_folder;
   std::vector<TestImage> images;
@@ -135,7 +134,6 @@ TEST_F(DiskUnitsLabTest, ComeAndGoWhileAnotherIsBusy) {
 }
 
 TEST_F(DiskUnitsLabTest, ChangeTheirMediumTheirSizeAndWhoMayWrite) {
-  if (!Soaks()) GTEST_SKIP() << "takes minutes in the lab: ./dev soak runs it";
   const TestFolder second_folder;
   const TestImage busy = images_.Make(folder_, KindOf("raw.img"), 16 * kMiB);
   const TestImage first = images_.Make(folder_, KindOf("dynamic.vhdx"), 32 * kMiB);
