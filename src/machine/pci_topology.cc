@@ -12,7 +12,6 @@ namespace {
 
 using memory::AddressRange;
 using memory::kMiB;
-using memory::kPageSize;
 
 // Root ports count down from here; 31 is where guests' firmware looks for a PC's LPC bridge.
 constexpr uint8_t kLastPortDevice = 30;

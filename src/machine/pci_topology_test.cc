@@ -37,7 +37,7 @@ class PciTopologyTest : public ::testing::Test {
     ASSERT_TRUE(topology.ok()) << topology.status();
     topology_ = std::move(topology).value();
   }
-  std::unique_ptr<pci::Endpoint> MakeEndpoint(std::vector<pci::BarOptions> bars) {
+  std::unique_ptr<pci::Endpoint> MakeEndpoint(const std::vector<pci::BarOptions>& bars) {
     auto function = std::make_unique<pci::Endpoint>(
         pci::EndpointOptions{
             .name = "test", .ids = {.vendor = 0x1AF4, .device = 0x1041}, .on_bus_reset = nullptr},

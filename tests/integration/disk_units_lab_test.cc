@@ -2,6 +2,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "absl/strings/str_cat.h"
 #include "tests/integration/disk_lab.h"
 
 namespace bothy::integration {
@@ -108,10 +109,11 @@ TEST_F(DiskUnitsLabTest, ComeAndGoWhileAnotherIsBusy) {
     const std::string device = AwaitDisk(lun);
     const std::string next = "round-" + std::to_string(round);
     // What it had when it was removed last, on an adapter that has forgotten it since.
-    EXPECT_EQ(InGuest("blockdev --getsize64 " + device + "; dd if=" + device +
-                      " bs=4096 count=1 iflag=direct 2>/dev/null | tr -d '\\0'; echo " + next +
-                      " | dd of=" + device + " bs=4096 conv=sync,fsync 2>/dev/null"),
-              std::to_string((32 + which) * kMiB) + lines[which]);
+    EXPECT_EQ(
+        InGuest(absl::StrCat("blockdev --getsize64 ", device, "; dd if=", device,
+                             " bs=4096 count=1 iflag=direct 2>/dev/null | tr -d '\\0'; echo ", next,
+                             " | dd of=", device, " bs=4096 conv=sync,fsync 2>/dev/null")),
+        std::to_string((32 + which) * kMiB) + lines[which]);
     lines[which] = "\n" + next;
     wire::SCSIDisk removal;
     removal.set_lun(lun);

@@ -1,6 +1,7 @@
 // Persistent memory as a stock guest meets it.
 #include <filesystem>
 
+#include "absl/strings/str_cat.h"
 #include "tests/integration/disk_lab.h"
 
 namespace bothy::integration {
@@ -126,8 +127,8 @@ TEST_F(PmemLabTest, ComesAndGoesWhileAnotherIsBusy) {
     const std::string added = AwaitPmem(bytes);
     const std::string next = "round-" + std::to_string(round);
     // What it had when it was removed last.
-    EXPECT_EQ(InGuest("head -c 4096 " + added + " | tr -d '\\0'; echo " + next +
-                      " | dd of=" + added + " bs=4096 conv=sync,fsync 2>/dev/null"),
+    EXPECT_EQ(InGuest(absl::StrCat("head -c 4096 ", added, " | tr -d '\\0'; echo ", next,
+                                   " | dd of=", added, " bs=4096 conv=sync,fsync 2>/dev/null")),
               lines[which]);
     lines[which] = next;
     wire::VPMEMDisk removal;

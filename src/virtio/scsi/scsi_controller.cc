@@ -51,8 +51,10 @@ Address DecodeLun(std::span<const uint8_t, scsi_wire::kLunBytes> bytes) {
 }
 
 std::array<uint8_t, scsi_wire::kLunBytes> EncodeLun(uint16_t lun) {
-  // Flat, also below 256: Linux's drivers read it so in events.
-  return {1, 0, static_cast<uint8_t>(0x40 | lun >> 8), static_cast<uint8_t>(lun), 0, 0, 0, 0};
+  // Peripheral, as in REPORT LUNS: Linux takes bytes 2 and 3 of an event for the number as it is,
+  // and for another unit than the one it has when the method's bits are set.
+  static_assert(scsi::kMaxLuns <= 256);
+  return {1, 0, 0, static_cast<uint8_t>(lun), 0, 0, 0, 0};
 }
 
 Response ToWire(scsi::Outcome outcome) {

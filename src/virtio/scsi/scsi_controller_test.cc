@@ -324,7 +324,8 @@ TEST_F(ScsiControllerTest, AnnouncesAUnitAndHearsThatTheDriverHasSeenIt) {
   Settle();
   EXPECT_FALSE(outcome.has_value());
   EXPECT_EQ(*ram_->ReadObject<uint32_t>(kData), scsi_wire::kEventTransportReset);
-  EXPECT_EQ(*ram_->ReadObject<uint8_t>(kData + 4 + 3), 9);
+  const std::array<uint8_t, 8> lun = {1, 0, 0, 9, 0, 0, 0, 0};  // peripheral: Linux knows no other
+  EXPECT_EQ((*ram_->ReadObject<std::array<uint8_t, 8>>(kData + 4)), lun);
   EXPECT_EQ(*ram_->ReadObject<uint32_t>(kData + 12), scsi_wire::kReasonRescan);
   ASSERT_TRUE(events_.TakeUsed().has_value());
   events_.Add(buffer);
