@@ -1,5 +1,8 @@
 #include "support/io_engine.h"
 
+#include <unistd.h>
+
+#include <array>
 #include <utility>
 
 #include "support/check.h"
@@ -48,6 +51,17 @@ void IoEngine::BeginOnPool(const FileCall& call) {
     const int64_t result = call.Make();
     Post([this, op = call.op, result] { Finish(*op, result); });
   });
+}
+
+bool IoEngine::DrainEvents(int fd) {
+  // An eventfd is empty after one read; of inotify's events as many are read as there is room for.
+  alignas(uint64_t) std::array<uint8_t, 4096> events;
+  ssize_t count = ::read(fd, events.data(), events.size());
+  if (count <= 0) return false;
+  while (count > static_cast<ssize_t>(sizeof(uint64_t))) {
+    count = ::read(fd, events.data(), events.size());
+  }
+  return true;
 }
 
 void IoEngine::RunBlocking(std::function<int64_t()> call, Operation& op) {

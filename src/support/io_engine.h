@@ -55,6 +55,8 @@ class IoEngine : public IoLoop {
   }
   [[nodiscard]] PostedTasks& posted() { return posted_; }
 
+  // Reads what WatchEvent watches empty; false when it was.
+  static bool DrainEvents(int fd);
   // Begins it on a thread of the pool.
   void BeginOnPool(const FileCall& call);
 

@@ -62,8 +62,8 @@ class IoLoop {
   // result as above.
   virtual void RunBlocking(std::function<int64_t()> call, Operation& op) = 0;
 
-  // Calls `on_readable` whenever the eventfd `fd` has been written; the loop reads it empty first.
-  // `fd` outlives the watch.
+  // Calls `on_event` whenever the eventfd or inotify descriptor `fd`, which must not block, has
+  // something to read; the loop reads it empty first. `fd` outlives the watch.
   [[nodiscard]] virtual std::unique_ptr<Watch> WatchEvent(int fd,
                                                           std::function<void()> on_event) = 0;
 

@@ -8,6 +8,7 @@
 #include <linux/seccomp.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
+#include <sys/inotify.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -245,6 +246,22 @@ TEST_P(IoLoopTest, CallsBackForEventsOfOtherThreads) {
   });
   loop_->RunUntil([&calls] { return calls == 100; });
   other.join();
+}
+
+TEST_P(IoLoopTest, WatchesFiles) {
+  const TestFolder folder;
+  const UniqueFd inotify(::inotify_init1(IN_NONBLOCK | IN_CLOEXEC));
+  ASSERT_GE(::inotify_add_watch(inotify.get(), folder.path().c_str(), IN_CREATE), 0);
+  int calls = 0;
+  const auto watch = loop_->WatchEvent(inotify.get(), [&calls] { ++calls; });
+  // More events than are read at once.
+  for (int i = 0; i < 500; ++i) folder.Write(std::to_string(i), {});
+  loop_->RunUntil([&calls] { return calls != 0; });
+  std::array<uint8_t, 4096> events{};
+  EXPECT_EQ(::read(inotify.get(), events.data(), events.size()), -1) << "the loop reads it empty";
+  const int before = calls;
+  folder.Write("another", {});
+  loop_->RunUntil([&] { return calls > before; });
 }
 
 TEST_P(IoLoopTest, AWatchMayEndInItsOwnCallOrInAnothers) {

@@ -87,10 +87,7 @@ class ThreadPoolLoop final : public IoEngine {
         posted().DrainWake();
         continue;
       }
-      uint64_t value = 0;
-      if (!state->dead && ::read(state->fd, &value, sizeof value) == sizeof value) {
-        state->on_event();
-      }
+      if (!state->dead && DrainEvents(state->fd)) state->on_event();
     }
     turning_ = false;
     for (WatchState* state : std::exchange(dead_, {})) Free(*state);

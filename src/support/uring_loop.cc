@@ -245,8 +245,7 @@ class UringLoop final : public IoEngine {
     if (!state.dead) {
       // Anything else would be a descriptor that can't be watched, or was closed too soon.
       CHECK(result >= 0 || result == -ENOMEM || result == -ECANCELED);
-      uint64_t count = 0;
-      if (::read(state.fd, &count, sizeof count) == sizeof count) {
+      if (DrainEvents(state.fd)) {
         state.firing = true;
         state.on_event();
         state.firing = false;

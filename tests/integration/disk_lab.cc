@@ -105,6 +105,7 @@ void DiskLabTest::AwaitNoDisk(uint32_t lun) { Await("test ! -e " + SysfsOf(lun))
 void DiskLabTest::EndServer() {
   EXPECT_THAT(vm_->Quit(), IsOk());
   EXPECT_EQ(server_->AwaitEnd(), 0);
+  vm_.reset();
 }
 
 std::string FioVerify(const std::string& target) {

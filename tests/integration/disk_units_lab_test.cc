@@ -33,7 +33,7 @@ class DiskUnitsLabTest : public DiskLabTest {
           std::to_string(bytes / 512));
   }
   std::string FirstLine(const std::string& device) {
-    return InGuest("dd if=" + device + " bs=4096 count=1 iflag=direct 2>/dev/null | head -n 1");
+    return InGuest("dd if=" + device + " bs=4096 count=1 iflag=direct 2>/dev/null | tr -d '\\0'");
   }
   void WriteLine(const std::string& device, const std::string& line) {
     (void)InGuest("echo " + line + " | dd of=" + device + " bs=4096 conv=sync,fsync 2>/dev/null");

@@ -188,11 +188,15 @@ std::vector<int> FileMappings::Descriptors() const {
 }
 
 std::vector<PageRun> FileMappings::TruncatedRuns() const {
+  std::map<int, uint64_t> sizes;
+  for (const int fd : Descriptors()) {
+    struct stat status {};
+    const bool file = ::fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
+    sizes[fd] = file ? static_cast<uint64_t>(status.st_size) : UINT64_MAX;
+  }
   std::vector<PageRun> runs;
   for (const auto& [offset, mapped] : runs_) {
-    struct stat status {};
-    if (::fstat(mapped.fd, &status) != 0 || !S_ISREG(status.st_mode)) continue;
-    if (mapped.file_offset + mapped.length > static_cast<uint64_t>(status.st_size)) {
+    if (mapped.file_offset + mapped.length > sizes[mapped.fd]) {
       runs.push_back({.offset = offset, .length = mapped.length});
     }
   }

@@ -27,8 +27,8 @@ class FileMappings {
   // Maps bytes of `fd` from `file_offset` on over `run`. False, and nothing has changed, when there
   // are too many mappings. The descriptor stays open while it is mapped.
   bool Map(const PageRun& run, int fd, uint64_t file_offset);
-  // Check looks at `fd`, too, of which nothing need be mapped.
-  void Watch(int fd) { watched_.insert(fd); }
+  // Check looks at `fd`, too, of which nothing need be mapped. False when it did already.
+  bool Watch(int fd) { return watched_.insert(fd).second; }
   // `run`, one of Runs(), is something else now.
   void Forget(const PageRun& run);
   [[nodiscard]] bool Contains(uint64_t offset) const;

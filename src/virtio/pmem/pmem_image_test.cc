@@ -289,7 +289,9 @@ TEST_F(PmemImageTest, ChildOfAParentLeavesItAlone) {
 TEST_F(PmemImageTest, TruncatedFileFailsFlushesAndTheProcessGoesOn) {
   SKIP_WITHOUT_USERFAULTFD();
   const std::string path = RawFile(4 * kMiB);
-  OpenWindow(path, ImageType::kRaw);
+  PmemWindowOptions options;
+  options.watch_files = false;
+  OpenWindow(path, ImageType::kRaw, false, options);
   Store(0, 1);
   ASSERT_TRUE(Flush().ok());
   ASSERT_EQ(::truncate(path.c_str(), kMiB), 0);
@@ -313,6 +315,24 @@ TEST_F(PmemImageTest, TruncatedFileFailsFlushesAndTheProcessGoesOn) {
   EXPECT_THAT(window_->state().failure, HasSubstr("can't be read"));
   EXPECT_FALSE(Close().ok());
   EXPECT_EQ(std::filesystem::file_size(path), kMiB);
+}
+
+TEST_F(PmemImageTest, TruncationIsHeardOf) {
+  SKIP_WITHOUT_USERFAULTFD();
+  const std::string path = RawFile(4 * kMiB);
+  OpenWindow(path, ImageType::kRaw);
+  Store(0, 1);
+  ASSERT_EQ(::truncate(path.c_str(), kMiB), 0);
+  while (window_->state().mapped_bytes != 0) loop().PostAndWait([] {});
+  // The kernel, for KVM, finds pages everywhere.
+  std::array<int, 2> pipe{};
+  ASSERT_EQ(::pipe(pipe.data()), 0);
+  const UniqueFd reader(pipe[0]);
+  const UniqueFd writer(pipe[1]);
+  EXPECT_EQ(::write(writer.get(), At(3 * kMiB), 8), 8);
+  EXPECT_EQ(Load(0), 1U);
+  EXPECT_FALSE(Flush().ok());
+  EXPECT_FALSE(Close().ok());
 }
 
 TEST_F(PmemImageTest, PagesThatCouldNotBeAccessedAreOnDemandAfterwards) {

@@ -63,6 +63,17 @@ Task<absl::Status> PmemWindow::Open() {
   CO_ASSIGN_OR_RETURN(mapping_, mapping);
   ::madvise(mapping_.data(), mapping_.size(), MADV_DONTDUMP);
   files_.emplace(mapping_.bytes(), !read_only_, options_.max_mappings);
+  if (options_.watch_files) {
+    absl::StatusOr<std::unique_ptr<FileWatch>> watch =
+        FileWatch::Create(loop_, [this] { Recover(Suspects::kTruncated); });
+    if (watch.ok()) {
+      file_watch_ = *std::move(watch);
+    } else {
+      LogWarning(options_.name,
+                 absl::StrCat(disk_->path(), ": a guest would hang if the file was truncated: ",
+                              std::string(watch.status().message())));
+    }
+  }
 
   absl::StatusOr<PlanResult> plan = co_await Plan();
   CO_RETURN_IF_ERROR(plan.status());
@@ -144,6 +155,7 @@ Task<absl::Status> PmemWindow::Close() {
 }
 
 Task<absl::Status> PmemWindow::CloseParts() {
+  file_watch_.reset();
   const auto replace = [this] {
     if (mapping_.size() != 0) MapAnonymous({.offset = 0, .length = mapping_.size()});
   };

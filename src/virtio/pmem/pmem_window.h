@@ -45,6 +45,7 @@
 #include "support/task.h"
 #include "virtio/pmem/demand_pages.h"
 #include "virtio/pmem/file_mappings.h"
+#include "virtio/pmem/file_watch.h"
 #include "virtio/pmem/flush_group.h"
 #include "virtio/pmem/pmem_device.h"
 #include "virtio/pmem/sigbus_guard.h"
@@ -62,6 +63,9 @@ struct PmemWindowOptions {
   // Bounds what the window takes of vm.max_map_count (65530 a process); past it pages are demand
   // pages.
   uint32_t max_mappings = 4096;
+  // False: that a file was truncated is only seen by faults and flushes, as on network file
+  // systems.
+  bool watch_files = true;
   // Called on the loop's thread, once, when the window fails.
   std::function<void(const absl::Status&)> on_failure = {};
 };
@@ -182,6 +186,7 @@ class PmemWindow final : public Flushable {
   Task<void> Fill(uint64_t chunk);
   Task<uint16_t> ReadChunk(uint64_t offset, std::span<uint8_t> contents);
   bool Recover(Suspects suspects);
+  void WatchFile(int fd);
   bool MapOver(const PageRun& run, const Source& source, uint64_t source_offset);
 
   void Fail(const absl::Status& status);
@@ -195,7 +200,8 @@ class PmemWindow final : public Flushable {
   Mapping mapping_;
   std::unique_ptr<SigbusGuard> guard_;
   std::optional<FileMappings> files_;
-  std::unique_ptr<DemandPages> demand_;  // null: none are needed; never changes once there is one
+  std::unique_ptr<FileWatch> file_watch_;  // null: the host has none to give
+  std::unique_ptr<DemandPages> demand_;    // null: none are needed; never changes once there is one
   std::atomic<DemandPages*> demand_for_state_{nullptr};  // demand_, for other threads
   FlushGroup flushes_;
   bool closed_ = false;

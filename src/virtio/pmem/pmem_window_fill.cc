@@ -47,7 +47,7 @@ Task<absl::StatusOr<PmemWindow::Source>> PmemWindow::FindSource(uint64_t offset)
   const bool mappable = extent->kind == disk::Extent::Kind::kFile && map_files_ &&
                         (extent->writable || read_only_) &&
                         extent->file_offset % kPmemPageBytes == 0;
-  if (extent->kind == disk::Extent::Kind::kFile) files_->Watch(extent->fd);
+  if (extent->kind == disk::Extent::Kind::kFile) WatchFile(extent->fd);
   if (!mappable) co_return source;
   source.fd = extent->fd;
   source.file_offset = extent->file_offset;
@@ -65,6 +65,13 @@ Task<absl::StatusOr<PmemWindow::Source>> PmemWindow::FindSource(uint64_t offset)
   }
   source.kind = Source::Kind::kMap;
   co_return source;
+}
+
+void PmemWindow::WatchFile(int fd) {
+  if (!files_->Watch(fd) || file_watch_ == nullptr) return;
+  if (const absl::Status status = file_watch_->Add(fd); !status.ok()) {
+    LogWarning(options_.name, absl::StrCat(disk_->path(), ": ", std::string(status.message())));
+  }
 }
 
 bool PmemWindow::MapOver(const PageRun& run, const Source& source, uint64_t source_offset) {
