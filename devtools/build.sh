@@ -1,6 +1,9 @@
 # shellcheck shell=bash
 # Building: build_preset is what other commands call.
 
+# Clones of this tree on one machine share what they compile.
+export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
+
 # build_preset PRESET [TARGET...]: configures where that is due, then builds.
 build_preset() {
   local preset=$1 target targets=()
