@@ -14,6 +14,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -299,13 +300,20 @@ pid_t PrepareUserSpace() {
 
 // What an initramfs is for elsewhere: goes on with the init of the file system on `device`.
 [[noreturn]] void EnterRoot(const std::string& device, pid_t device_follower) {
-  first_process::AwaitFile(device);
+  const int events = first_process::OpenDeviceEvents();
   const std::string type = CommandLineOption("rootfstype").value_or("ext4");
-  // As everywhere, it is for its own init to make it writable.
-  if (!Mount(device.c_str(), "/root", type.c_str(), MS_RDONLY, nullptr)) {
-    Say("bothy-guest: mounting " + device + " failed: " + strerror(errno) + "\n");
-    Idle();
+  // As everywhere, it is for its own init to make it writable. The device's node is there before it
+  // can be opened; an event says when.
+  while (!Mount(device.c_str(), "/root", type.c_str(), MS_RDONLY, nullptr)) {
+    const bool not_yet = errno == ENOENT || errno == ENXIO;
+    if (!not_yet || events < 0) {
+      Say("bothy-guest: mounting " + device + " failed: " + strerror(errno) + "\n");
+      Idle();
+    }
+    std::array<char, 8192> event{};
+    (void)!recv(events, event.data(), event.size(), 0);
   }
+  close(events);
   if (device_follower > 0) kill(device_follower, SIGKILL);
   for (const std::string directory : {"/dev", "/proc", "/sys"}) {
     mount(directory.c_str(), ("/root" + directory).c_str(), nullptr, MS_MOVE, nullptr);

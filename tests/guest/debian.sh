@@ -24,7 +24,7 @@ trap 'rm -rf "$work"' EXIT
 # Services of the base system that have nothing to do in a virtual machine without network file systems.
 idle_services=(brightness hwclock.sh mountnfs.sh mountnfs-bootclean.sh urandom bootlogs)
 
-mmdebstrap --variant=essential --include=sysvinit-core,kmod,procps \
+mmdebstrap --variant=essential --include=sysvinit-core,kmod,procps,e2fsprogs \
   --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
   --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
   --customize-hook="sync-in $here/debian /" \
