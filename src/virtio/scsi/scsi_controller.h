@@ -72,7 +72,6 @@ class ScsiController final : public Device {
 
  private:
   class Request;  // a command under way
-  class ControlRequest;
 
   void ServeRequests(uint16_t index);
   [[nodiscard]] absl::Status StartRequest(uint16_t index, std::unique_ptr<Request> request);
@@ -81,8 +80,6 @@ class ScsiController final : public Device {
   [[nodiscard]] absl::Status StartControl(const Chain& chain);
   [[nodiscard]] absl::Status StartTaskManagement(const Chain& chain);
   [[nodiscard]] absl::Status AnswerNotification(const Chain& chain);
-  void FinishControl(uint16_t head, scsi_wire::Response response,
-                     const std::vector<iovec>& writable);
   void ServeEvents();
   void Broken(const absl::Status& reason);
   // Interrupts once for all that completes in one round of the loop.
