@@ -134,6 +134,10 @@ TEST_F(DiskVerbsTest, CreatesAndDescribes) {
   const std::string info = RunOk({"info", folder_ / "a.vhdx"});
   EXPECT_THAT(info, HasSubstr("20 GiB (21474836480)"));
   EXPECT_THAT(info, HasSubstr("vhdx"));
+  const std::string facts = RunOk({"--json", "info", folder_ / "a.vhdx"});
+  const size_t first = facts.find("\"file_bytes\"");
+  EXPECT_NE(first, std::string::npos);
+  EXPECT_EQ(facts.find("\"file_bytes\"", first + 1), std::string::npos);  // each name once
   RunOk({"create", folder_ / "a.vhd", "2040G"});
   const std::string json = RunOk({"--json", "info", folder_ / "a.vhd"});
   EXPECT_THAT(json, HasSubstr("\"format\": \"vhd1\""));
