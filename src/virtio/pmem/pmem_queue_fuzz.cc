@@ -23,7 +23,7 @@
 namespace bothy::virtio {
 namespace {
 
-constexpr uint64_t kRamBytes = 1 << 18;
+constexpr uint64_t kRamBytes = 1 << 20;
 constexpr uint16_t kQueueSize = 16;
 constexpr uint64_t kRings = 0x1000;
 constexpr uint64_t kGuarded = 0x20000;  // no descriptor made here reaches it
