@@ -19,6 +19,9 @@ namespace {
 
 std::string Footer(const std::string& examples) { return absl::StrCat("Examples:\n", examples); }
 
+constexpr char kGlobalOptions[] =
+    "Options of every command, such as --address and --json: bothyctl --help\n\n";
+
 constexpr char kExamples[] =
     R"(  bothyctl run --kernel vmlinuz --initrd initrd.img --cmdline console=ttyS0
       boots a Linux guest in a server of its own and shows its console
@@ -99,7 +102,7 @@ CommandLine::CommandLine() : app_("Drives virtual machines of bothy servers.", "
 CLI::App* CommandLine::AddVerb(CLI::App* parent, const std::string& name,
                                const std::string& description, const std::string& examples) {
   CLI::App* const verb = parent->add_subcommand(name, description);
-  verb->footer(Footer(examples));
+  verb->footer(absl::StrCat(kGlobalOptions, Footer(examples)));
   return verb;
 }
 

@@ -31,7 +31,9 @@ struct Arguments {
 int CreateDisk(const Arguments& arguments) {
   absl::StatusOr<disk::tools::ImageSpec> spec = SpecOf(arguments.flags, arguments.path);
   if (spec.ok() && !arguments.size.has_value() && arguments.flags.parent.empty()) {
-    spec = absl::InvalidArgumentError("SIZE: is missing; only a child has its parent's");
+    spec = absl::InvalidArgumentError(
+        "SIZE: missing, such as 20G (only with --parent it can be left out, for the parent's "
+        "size)");
   }
   if (!spec.ok()) {
     PrintError(ErrorLine("disk create", spec.status()));
@@ -52,7 +54,7 @@ void AddDiskCreateVerb(CommandLine& commands, CLI::App* disk) {
   const auto arguments = std::make_shared<Arguments>();
   AddImagePath(*verb, "path", &arguments->path, "The file to make")->required();
   AddBytes(*verb, "size", &arguments->size,
-           "The disk's size: 20G, 512M; a child's is its parent's");
+           "The disk's size: 20G, 512M; without, with --parent: the parent's");
   AddImageFlags(*verb, &arguments->flags);
   commands.OnVerb(verb, [arguments](const Globals&) { return CreateDisk(*arguments); });
 }

@@ -1,7 +1,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <memory>
 #include <variant>
 #include <vector>
@@ -47,12 +46,7 @@ std::vector<Fact> FactsOf(const disk::Disk& image) {
   }
   facts.push_back({"logical_sector_bytes", uint64_t{geometry.logical_sector_bytes}});
   facts.push_back({"physical_sector_bytes", uint64_t{geometry.physical_sector_bytes}});
-  for (const Fact& fact : image.Facts()) {
-    // A format may tell, too, what its file has told.
-    const bool told = std::any_of(facts.begin(), facts.end(),
-                                  [&fact](const Fact& other) { return other.name == fact.name; });
-    if (!told) facts.push_back(fact);
-  }
+  for (const Fact& fact : image.Facts()) facts.push_back(fact);
   return facts;
 }
 

@@ -8,6 +8,7 @@
 #include <csignal>
 #include <memory>
 #include <optional>
+#include <string_view>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -17,6 +18,30 @@
 
 namespace bothy::bothyctl {
 namespace {
+
+// What the command lines call the fields of an ImageSpec.
+struct FieldName {
+  std::string_view field;
+  std::string_view flag;
+};
+constexpr std::array<FieldName, 4> kFieldNames = {{{"size_bytes: ", "SIZE: "},
+                                                   {"block_size_bytes: ", "--block-size: "},
+                                                   {"logical_sector_bytes: ", "--sector-size: "},
+                                                   {"parent_path: ", "--parent: "}}};
+
+// The status in words of the command line, when it is one that was wrong.
+// Messages about an image that is there begin with its path.
+std::optional<absl::Status> AboutCommandLine(const absl::Status& status) {
+  if (!absl::IsInvalidArgument(status)) return std::nullopt;
+  std::string message(status.message());
+  for (const FieldName& name : kFieldNames) {
+    const size_t at = message.find(name.field);
+    if (at == std::string::npos || (at != 0 && !message.substr(0, at).ends_with(": "))) continue;
+    message.replace(at, name.field.size(), name.flag);
+    return absl::InvalidArgumentError(message);
+  }
+  return std::nullopt;
+}
 
 // For the handler.
 volatile std::sig_atomic_t caught_signal = 0;
@@ -77,6 +102,13 @@ int RunDiskTask(const std::string& what, OnSignal on_signal,
     (*loop)->RunUntil([&status] { return status.has_value(); });
   }
   if (status->ok()) return kExitOk;
+  if (const std::optional<absl::Status> misuse = AboutCommandLine(*status)) {
+    PrintError(ErrorLine(name, *misuse));
+    return kExitUsage;
+  }
+  if (absl::IsAlreadyExists(*status)) {
+    status = absl::AlreadyExistsError(absl::StrCat(status->message(), "; --force replaces it"));
+  }
   PrintError(ErrorLine(name, *status));
   const bool interrupted = absl::IsCancelled(*status) && stop.stop_requested();
   return interrupted ? kExitSignal + static_cast<int>(caught_signal) : static_cast<int>(kExitError);

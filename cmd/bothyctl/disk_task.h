@@ -22,7 +22,8 @@ struct DiskTaskContext {
 enum class OnSignal { kDie, kStop };
 
 // Runs `task` and tells of its failure as "disk WHAT: Status: message"; the exit status, 128 + n
-// when signal n ended it.
+// when signal n ended it. InvalidArgument about a field of an ImageSpec names the flag instead and
+// is a wrong command line.
 int RunDiskTask(const std::string& what, OnSignal on_signal,
                 const std::function<Task<absl::Status>(DiskTaskContext&)>& task);
 

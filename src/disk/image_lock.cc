@@ -105,8 +105,10 @@ absl::Status LockImage(int fd, bool read_only, const std::string& path) {
       case Outcome::kError:
         return ErrnoStatus(errno, absl::StrCat(path, ": locking"));
       case Outcome::kInUse:
-        holder = FindHolder(fd);
+        break;
     }
+    // Reads all of procfs: once before waiting, and once to name who came meanwhile.
+    if (look == 0 || look == kLooks - 1) holder = FindHolder(fd);
   }
   return absl::FailedPreconditionError(
       absl::StrCat(path, ": in use by ",

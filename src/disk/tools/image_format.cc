@@ -48,16 +48,17 @@ absl::StatusOr<Spelled> SpellParent(const std::string& child, const std::string&
 
 Task<absl::Status> CreateRaw(Storage& storage, const ImageSpec& spec) {
   if (spec.variant == Variant::kDifferencing) {
-    co_return absl::InvalidArgumentError("raw images can't differ from a parent");
+    co_return absl::InvalidArgumentError("parent_path: raw images can't differ from a parent");
   }
   if (spec.block_size_bytes != 0) {
-    co_return absl::InvalidArgumentError("block size: raw images have no blocks");
+    co_return absl::InvalidArgumentError("block_size_bytes: raw images have no blocks");
   }
   const uint64_t sector =
       spec.logical_sector_bytes == 0 ? kRawSectorBytes : spec.logical_sector_bytes;
   if (spec.size_bytes == 0 || spec.size_bytes % sector != 0) {
-    co_return absl::InvalidArgumentError(absl::StrCat(
-        "size: ", spec.size_bytes, " bytes isn't a number of whole sectors of ", sector, " bytes"));
+    co_return absl::InvalidArgumentError(absl::StrCat("size_bytes: ", spec.size_bytes,
+                                                      " bytes isn't a number of whole sectors of ",
+                                                      sector, " bytes"));
   }
   absl::Status status = co_await storage.Resize(spec.size_bytes);
   co_return status;
@@ -65,7 +66,7 @@ Task<absl::Status> CreateRaw(Storage& storage, const ImageSpec& spec) {
 
 Task<absl::Status> ResizeRaw(Storage& storage, uint64_t size_bytes, bool discard_data) {
   if (size_bytes == 0 || size_bytes % kRawSectorBytes != 0) {
-    co_return absl::InvalidArgumentError(absl::StrCat("size: ", size_bytes,
+    co_return absl::InvalidArgumentError(absl::StrCat("size_bytes: ", size_bytes,
                                                       " bytes isn't a number of whole sectors of ",
                                                       kRawSectorBytes, " bytes"));
   }
@@ -114,6 +115,15 @@ Task<absl::StatusOr<ParentFacts>> LookAtParent(IoLoop& loop, const std::string& 
                                                ImageType type) {
   OpenImageOptions options;
   options.read_only = true;
+  absl::StatusOr<ImageType> found = co_await DetectImageType(loop, path);
+  if (!found.ok()) co_return found.status();
+  // A parent whose signature is damaged seems to be raw; opening it says what is wrong.
+  if (*found != type && *found != ImageType::kRaw) {
+    co_return absl::InvalidArgumentError(
+        absl::StrCat("parent_path: ", path, " is ", std::string(disk::NameOf(*found)),
+                     ", and a child of format ", std::string(disk::NameOf(type)),
+                     " needs a parent of the same; convert one of them"));
+  }
   absl::StatusOr<std::unique_ptr<Disk>> parent = co_await OpenImage(loop, path, type, options);
   if (!parent.ok()) co_return parent.status();
   ParentFacts facts;
@@ -124,7 +134,7 @@ Task<absl::StatusOr<ParentFacts>> LookAtParent(IoLoop& loop, const std::string& 
   CO_RETURN_IF_ERROR(closed);
   if (!linkage.has_value()) {
     co_return absl::InvalidArgumentError(
-        absl::StrCat(path, ": a ", std::string(disk::NameOf(type)), " image can't be a parent"));
+        absl::StrCat("parent_path: ", path, " is raw, and such images can't be parents"));
   }
   facts.linkage = *linkage;
   struct stat status {};
@@ -147,7 +157,7 @@ Task<absl::Status> CreateOn(Storage& storage, const std::string& path, const Ima
       break;
     case ImageType::kVhd1: {
       if (spec.logical_sector_bytes != 0 && spec.logical_sector_bytes != vhd1::kSectorBytes) {
-        co_return absl::InvalidArgumentError("sector size: VHD1 has sectors of 512 bytes");
+        co_return absl::InvalidArgumentError("logical_sector_bytes: VHD1 has sectors of 512 bytes");
       }
       vhd1::CreateOptions options;
       options.size_bytes = size;
@@ -170,6 +180,11 @@ Task<absl::Status> CreateOn(Storage& storage, const std::string& path, const Ima
         if (parent.identity.has_value()) options.disk_id = *parent.identity;
       }
       if (spec.logical_sector_bytes != 0) options.logical_sector_bytes = spec.logical_sector_bytes;
+      if (differencing && options.logical_sector_bytes != parent.geometry.logical_sector_bytes) {
+        co_return absl::InvalidArgumentError(
+            absl::StrCat("logical_sector_bytes: ", options.logical_sector_bytes,
+                         " isn't the parent's ", parent.geometry.logical_sector_bytes));
+      }
       options.parent.relative_path = spelled->relative;
       options.parent.absolute_path = spelled->absolute;
       options.parent.linkage = parent.linkage;

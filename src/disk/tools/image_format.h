@@ -24,7 +24,8 @@ enum class Variant : uint8_t { kFixed, kDynamic, kDifferencing };
 // "fixed", "dynamic", "differencing".
 [[nodiscard]] std::string_view NameOf(Variant variant);
 
-// What an image shall be like. Zero: the format's default, or what the source or parent has.
+// What an image shall be like. Zero: the format's default, or what the source or parent has. Errors
+// about a field are InvalidArgument and begin with its name and ": ".
 struct ImageSpec {
   ImageType type = ImageType::kVhdx;
   Variant variant = Variant::kDynamic;

@@ -70,7 +70,7 @@ Task<absl::Status> ConvertImage(IoLoop& loop, const Source& source, const std::s
   absl::Status status;
   if (spec.size_bytes < size) {
     status = absl::InvalidArgumentError(absl::StrCat(
-        "size: ", spec.size_bytes, " bytes is less than the ", size, " of ", source.path));
+        "size_bytes: ", spec.size_bytes, " bytes is less than the ", size, " of ", source.path));
   }
   if (status.ok()) status = co_await Prepare(loop, **file, path, spec);
   if (status.ok()) status = co_await Fill(loop, **file, **from, spec, options);

@@ -1,8 +1,8 @@
 // NewImageFile: a file that appears under its name when it is complete, and not before.
 //
-//   auto file = NewImageFile::Create("/images/a.vhdx");
+//   auto file = NewImageFile::Create("/images/a.vhdx", NewImageFile::Existing::kRefuse);
 //   auto storage = co_await file->Open(loop);       // fill it, close the disk on it
-//   absl::Status status = file->Publish(NewImageFile::Existing::kRefuse);
+//   absl::Status status = file->Publish();
 //
 // Until then it has no name where the host's file system can have such files; where it can't it is
 // called ".a.vhdx.XXXXXX.partial" and the destructor removes it. Whatever happens, what had the

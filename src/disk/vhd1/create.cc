@@ -18,13 +18,13 @@ absl::Status CheckOptions(const CreateOptions& options) {
   if (options.size_bytes == 0 || options.size_bytes % kSectorBytes != 0 ||
       options.size_bytes > kMaxDiskBytes) {
     return absl::InvalidArgumentError(
-        absl::StrCat("size: ", options.size_bytes, " bytes; VHD1 has whole sectors of ",
+        absl::StrCat("size_bytes: ", options.size_bytes, " bytes; VHD1 has whole sectors of ",
                      kSectorBytes, ", at most ", kMaxDiskBytes, " bytes (2040 GiB)"));
   }
   if (options.block_size_bytes != 0 &&
       (!std::has_single_bit(options.block_size_bytes) ||
        options.block_size_bytes < kMinBlockBytes || options.block_size_bytes > kMaxBlockBytes)) {
-    return absl::InvalidArgumentError(absl::StrCat("block size: ", options.block_size_bytes,
+    return absl::InvalidArgumentError(absl::StrCat("block_size_bytes: ", options.block_size_bytes,
                                                    " isn't a power of two from ", kMinBlockBytes,
                                                    " to ", kMaxBlockBytes));
   }
@@ -74,7 +74,7 @@ Task<absl::Status> Create(Storage& storage, const CreateOptions& options) {
   header.max_table_entries =
       static_cast<uint32_t>((options.size_bytes + header.block_size - 1) / header.block_size);
   if (header.max_table_entries > kMaxBlocks) {
-    co_return absl::InvalidArgumentError(absl::StrCat("block size: ", header.block_size,
+    co_return absl::InvalidArgumentError(absl::StrCat("block_size_bytes: ", header.block_size,
                                                       " makes more than ", kMaxBlocks, " blocks"));
   }
   uint64_t end = kFooterBytes + kDynamicHeaderBytes;

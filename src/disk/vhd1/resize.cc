@@ -172,8 +172,8 @@ Task<absl::Status> ResizeDynamic(Storage& storage, const ResizeOptions& options,
     const uint64_t blocks =
         (options.size_bytes + image.header->block_size - 1) / image.header->block_size;
     if (blocks > kMaxBlocks) {
-      co_return absl::InvalidArgumentError(
-          absl::StrCat("size: ", options.size_bytes, " makes more than ", kMaxBlocks, " blocks"));
+      co_return absl::InvalidArgumentError(absl::StrCat(
+          "size_bytes: ", options.size_bytes, " makes more than ", kMaxBlocks, " blocks"));
     }
     status = co_await GrowTable(storage, image.footer, static_cast<uint32_t>(blocks), found);
     CO_RETURN_IF_ERROR(status);
@@ -196,8 +196,8 @@ Task<absl::Status> ResizeImage(Storage& storage, const ResizeOptions& options) {
   if (options.size_bytes == 0 || options.size_bytes % kSectorBytes != 0 ||
       options.size_bytes > kMaxDiskBytes) {
     co_return absl::InvalidArgumentError(
-        absl::StrCat("size: ", options.size_bytes, " bytes isn't a number of whole sectors up to ",
-                     kMaxDiskBytes));
+        absl::StrCat("size_bytes: ", options.size_bytes,
+                     " bytes isn't a number of whole sectors up to ", kMaxDiskBytes));
   }
   absl::StatusOr<Examination> examined = co_await Examine(storage, nullptr);
   CO_ASSIGN_OR_RETURN(Examination found, examined);

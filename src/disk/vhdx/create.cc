@@ -142,7 +142,7 @@ Task<absl::Status> Create(Storage& storage, const CreateOptions& options) {
     CO_RETURN_IF_ERROR(status);
     status = co_await SubmitAwaiter<Storage>(storage, Operation::kWriteZeroes, blocks_offset,
                                              file_bytes - blocks_offset, std::span<const iovec>(),
-                                             false);
+                                             true);
     CO_RETURN_IF_ERROR(status);
   }
   const std::vector<uint8_t> metadata = BuildMetadataRegion(parameters, locator);

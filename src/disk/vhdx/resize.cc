@@ -87,7 +87,7 @@ Task<absl::Status> Resizer::WriteNewEntries() {
     absl::Status status = co_await storage().Resize(end);
     CO_RETURN_IF_ERROR(status);
     status = co_await SubmitAwaiter<Storage>(storage(), Operation::kWriteZeroes, new_blocks_,
-                                             end - new_blocks_, std::span<const iovec>(), false);
+                                             end - new_blocks_, std::span<const iovec>(), true);
     CO_RETURN_IF_ERROR(status);
     editor_.tables().set_structures_end(end);
   }

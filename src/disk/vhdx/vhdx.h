@@ -72,8 +72,8 @@ struct CreateOptions {
 };
 
 // Makes `storage`, whatever it held, an image; durable on return. Costs the same for any size
-// (a fixed image's table grows with it); blocks of a fixed image are zero and take room where the
-// storage gives it without writing.
+// (a fixed image's table grows with it); blocks of a fixed image are zero and take no room where
+// the storage has holes.
 Task<absl::Status> Create(Storage& storage, const CreateOptions& options);
 
 // Called now and then with what is done and what there is to do, in bytes of tables or data.

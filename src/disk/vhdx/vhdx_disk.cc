@@ -7,6 +7,7 @@
 #include "absl/strings/str_join.h"
 #include "disk/buffers.h"
 #include "disk/damage.h"
+#include "disk/vhdx/sector_bitmap.h"
 #include "support/check.h"
 
 namespace bothy::disk::vhdx {
@@ -180,11 +181,11 @@ absl::StatusOr<uint64_t> VhdxDisk::BitmapPageOffset(uint64_t offset, BatEntry bi
 }
 
 uint32_t VhdxDisk::BitOf(uint64_t offset) const {
-  return static_cast<uint32_t>((offset >> sector_shift_) % (uint64_t{kPageBytes} * 8));
+  return static_cast<uint32_t>((offset >> sector_shift_) % kBitsPerPage);
 }
 
 uint64_t VhdxDisk::BitmapPageEnd(uint64_t offset) const {
-  const uint64_t page_span = uint64_t{kPageBytes} * 8 << sector_shift_;
+  const uint64_t page_span = uint64_t{kBitsPerPage} << sector_shift_;
   return RoundDown(offset, page_span) + page_span;
 }
 
@@ -234,7 +235,6 @@ std::vector<Fact> VhdxDisk::Facts() const {
                                                              : "dynamic")});
   facts.push_back({"block_size_bytes", block_bytes_});
   facts.push_back({"blocks", bat().payload_blocks()});
-  facts.push_back({"file_bytes", file_->size()});
   facts.push_back({"log_bytes", uint64_t{header.log_length}});
   facts.push_back({"log_replayed", image_->log_replayed()});
   facts.push_back({"disk_id", parameters.disk_id.ToString()});

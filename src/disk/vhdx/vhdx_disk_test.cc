@@ -10,6 +10,7 @@
 
 namespace bothy::disk::vhdx {
 namespace {
+
 constexpr uint64_t kBlock = 1 << 20;
 
 // A request that the test looks at later.
