@@ -87,6 +87,11 @@ class Disk {
     co_return Presence{.kind = Presence::Kind::kHere, .length = geometry().size_bytes - offset};
   }
 
+  // Waits for what the format does on its own after requests have ended: metadata being committed,
+  // space being given back. Unless there is a request, nothing changes in the file afterwards. No
+  // request may be in flight or come meanwhile. What fails here fails the next flush, too.
+  virtual Task<void> Settle() { co_return; }
+
   // Looks again at the image, whose file somebody grew (a raw file, a block device); geometry() is
   // new afterwards.
   virtual absl::Status Refresh() { return absl::OkStatus(); }

@@ -96,8 +96,8 @@ void DiskLabTest::Await(const std::string& condition) {
 }
 
 std::string DiskLabTest::AwaitDisk(uint32_t lun) {
-  return InGuest("await 'test -e " + SysfsOf(lun) + "'; echo /dev/$(basename " + SysfsOf(lun) +
-                 ")");
+  return InGuest("await 'set -- " + SysfsOf(lun) +
+                 "; true 2>/dev/null </dev/${1##*/}'; echo /dev/$(basename " + SysfsOf(lun) + ")");
 }
 
 void DiskLabTest::AwaitNoDisk(uint32_t lun) { Await("test ! -e " + SysfsOf(lun)); }
@@ -112,6 +112,14 @@ std::string FioVerify(const std::string& target) {
   return "fio --name=verify --ioengine=io_uring --iodepth=16 --direct=1 --rw=randwrite "
          "--bsrange=4k-64k --verify=crc32c --verify_fatal=1 --minimal " +
          target + " >/dev/null";
+}
+
+std::string ReadLine(const std::string& device) {
+  return "dd if=" + device + " bs=4096 count=1 iflag=direct 2>/dev/null | tr -d '\\0'";
+}
+
+std::string WriteLine(const std::string& device, const std::string& line) {
+  return "echo " + line + " | dd of=" + device + " bs=4096 conv=sync,fsync 2>/dev/null";
 }
 
 }  // namespace bothy::integration

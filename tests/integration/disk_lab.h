@@ -38,7 +38,7 @@ class DiskLabTest : public LabTest {
   std::string InGuest(const std::string& script, absl::Duration timeout = kWork);
   // Waits in the guest until the shell condition holds, looking after each of its device events.
   void Await(const std::string& condition);
-  // The node of the disk at a LUN of the guest's only adapter, once it is there.
+  // The node of the disk at a LUN of the guest's only adapter, once it can be opened.
   std::string AwaitDisk(uint32_t lun);
   void AwaitNoDisk(uint32_t lun);
 
@@ -54,5 +54,10 @@ class DiskLabTest : public LabTest {
 // fio in the guest: random writes of mixed sizes on `target` ("--filename=... --size=..."), all of
 // them read back and checked.
 [[nodiscard]] std::string FioVerify(const std::string& target);
+
+// For the guest's shell: prints what the first page of `device` says before its zeros; makes it a
+// line and is done when that is durable.
+[[nodiscard]] std::string ReadLine(const std::string& device);
+[[nodiscard]] std::string WriteLine(const std::string& device, const std::string& line);
 
 }  // namespace bothy::integration

@@ -32,11 +32,9 @@ class DiskUnitsLabTest : public DiskLabTest {
     Await("test $(cat /sys/block/" + device.substr(5) + "/size) -eq " +
           std::to_string(bytes / 512));
   }
-  std::string FirstLine(const std::string& device) {
-    return InGuest("dd if=" + device + " bs=4096 count=1 iflag=direct 2>/dev/null | tr -d '\\0'");
-  }
-  void WriteLine(const std::string& device, const std::string& line) {
-    (void)InGuest("echo " + line + " | dd of=" + device + " bs=4096 conv=sync,fsync 2>/dev/null");
+  std::string FirstLine(const std::string& device) { return InGuest(ReadLine(device)); }
+  void SetFirstLine(const std::string& device, const std::string& line) {
+    (void)InGuest(WriteLine(device, line));
   }
 
  private:
@@ -59,7 +57,9 @@ TEST_F(DiskUnitsLabTest, AGuestSeesTwoHundredAndFiftySixAtOnce) {
     }
   }
   ASSERT_NO_FATAL_FAILURE(BootWithAgent(request));
-  Await("set -- /sys/block/sd*; test $# -eq 256");
+  Await(
+      "set -- /sys/block/sd*; test $# -eq 256 || exit; "
+      "for disk; do true 2>/dev/null </dev/${disk##*/} || exit; done");
   // The adapters count from 0 in the order of their controllers, whatever the numbers begin with.
   // Each disk gets its own size as a line; no process is started for it.
   const std::string seen = InGuest(R"(
@@ -109,11 +109,9 @@ TEST_F(DiskUnitsLabTest, ComeAndGoWhileAnotherIsBusy) {
     const std::string device = AwaitDisk(lun);
     const std::string next = "round-" + std::to_string(round);
     // What it had when it was removed last, on an adapter that has forgotten it since.
-    EXPECT_EQ(
-        InGuest(absl::StrCat("blockdev --getsize64 ", device, "; dd if=", device,
-                             " bs=4096 count=1 iflag=direct 2>/dev/null | tr -d '\\0'; echo ", next,
-                             " | dd of=", device, " bs=4096 conv=sync,fsync 2>/dev/null")),
-        std::to_string((32 + which) * kMiB) + lines[which]);
+    EXPECT_EQ(InGuest(absl::StrCat("blockdev --getsize64 ", device, "; ", ReadLine(device), "; ",
+                                   WriteLine(device, next))),
+              std::to_string((32 + which) * kMiB) + lines[which]);
     lines[which] = "\n" + next;
     wire::SCSIDisk removal;
     removal.set_lun(lun);
@@ -127,7 +125,7 @@ TEST_F(DiskUnitsLabTest, ComeAndGoWhileAnotherIsBusy) {
 
   // A controller that wasn't there.
   ASSERT_THAT(Modify(wire::ADD, ScsiDisk(images[0], 63, 3)), IsOk());
-  WriteLine(AwaitDisk(63), "elsewhere");
+  SetFirstLine(AwaitDisk(63), "elsewhere");
   ASSERT_NO_FATAL_FAILURE(EndLoad());
   EXPECT_EQ(Complaints(Facts()), "");
   PowerOff();
@@ -150,11 +148,11 @@ TEST_F(DiskUnitsLabTest, ChangeTheirMediumTheirSizeAndWhoMayWrite) {
   const std::string device = AwaitDisk(1);
 
   // Another medium, and the first one again.
-  WriteLine(device, "first");
+  SetFirstLine(device, "first");
   ASSERT_THAT(Modify(wire::UPDATE, ScsiDisk(second, 1)), IsOk());
   AwaitSize(device, 48 * kMiB);
   EXPECT_EQ(FirstLine(device), "");
-  WriteLine(device, "second");
+  SetFirstLine(device, "second");
   ASSERT_THAT(Modify(wire::UPDATE, ScsiDisk(first, 1)), IsOk());
   AwaitSize(device, 32 * kMiB);
   EXPECT_EQ(FirstLine(device), "first");
@@ -165,8 +163,8 @@ TEST_F(DiskUnitsLabTest, ChangeTheirMediumTheirSizeAndWhoMayWrite) {
   ASSERT_THAT(Modify(wire::UPDATE, read_only), IsOk());
   AwaitSize(device, 48 * kMiB);
   EXPECT_EQ(FirstLine(device), "second");
-  EXPECT_EQ(InGuest("blockdev --getro " + device + "; echo third | dd of=" + device +
-                    " bs=4096 conv=sync,fsync 2>/dev/null || echo refused"),
+  EXPECT_EQ(InGuest("blockdev --getro " + device + "; " + WriteLine(device, "third") +
+                    " || echo refused"),
             "1\nrefused");
   EXPECT_EQ(FirstLine(device), "second");
 

@@ -127,9 +127,7 @@ TEST_F(PmemLabTest, ComesAndGoesWhileAnotherIsBusy) {
     const std::string added = AwaitPmem(bytes);
     const std::string next = "round-" + std::to_string(round);
     // What it had when it was removed last.
-    EXPECT_EQ(InGuest(absl::StrCat("head -c 4096 ", added, " | tr -d '\\0'; echo ", next,
-                                   " | dd of=", added, " bs=4096 conv=sync,fsync 2>/dev/null")),
-              lines[which]);
+    EXPECT_EQ(InGuest(ReadLine(added) + "; " + WriteLine(added, next)), lines[which]);
     lines[which] = next;
     wire::VPMEMDisk removal;
     removal.set_host_path(images[which].path);

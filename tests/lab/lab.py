@@ -150,7 +150,7 @@ class Lab:
             # An emulated SVM doesn't intercept XSETBV: with XSAVE, guests in the lab would run with the lab's XCR0 instead of
             # their own and warn of it at length. Without it, nothing that needs it either. And no ERMS: kernels would clear and
             # copy pages by rep stosb and movsb, which TCG does byte by byte.
-            accelerator, cpu = "tcg,thread=multi", "max,+svm,+npt,-xsave,-avx,-avx2,-f16c,-fma,-vaes,-mpx,-pku,-erms"
+            accelerator, cpu = "tcg,thread=multi", "max,+svm,+npt,-xsave,-avx,-avx2,-f16c,-fma,-vaes,-mpx,-pku,-erms,-fsrm"
             # Emulated TSCs agree, and nothing else is as cheap to read.
             kernel += ["tsc=reliable", "clocksource=tsc", "no_timer_check"]
         if options.assignable:

@@ -1,6 +1,7 @@
 #include "virtio/scsi/scsi_controller.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <utility>
 
@@ -77,6 +78,13 @@ Response ToWire(scsi::Outcome outcome) {
   return Response::kFailure;
 }
 
+// ns.
+int64_t SteadyNow() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(
+             std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
 }  // namespace
 
 // A command from its chain to its answer. Kept and reused, so that its vectors have grown.
@@ -143,6 +151,7 @@ void ScsiController::Activate(Transport& transport, uint64_t features,
   transport_ = &transport;
   broken_ = false;
   queues_ = std::move(queues);
+  moderation_.assign(queues_.size(), {});
   {
     const std::lock_guard lock(config_mutex_);
     active_sense_size_ = sense_size_;
@@ -193,6 +202,7 @@ void ScsiController::Reset(std::function<void()> done) {
     broken_ = false;
     interrupt_mask_ = 0;
     serve_posted_ = 0;
+    polled_ = 0;
     done();
   };
   on_idle_.push_back(std::move(forget));
@@ -214,22 +224,40 @@ void ScsiController::Broken(const absl::Status& reason) {
 void ScsiController::InterruptSoon(uint16_t queue) {
   interrupt_mask_ |= uint64_t{1} << queue;
   if (std::exchange(interrupt_posted_, true)) return;
-  loop_.Post([this] {
-    interrupt_posted_ = false;
-    uint64_t mask = std::exchange(interrupt_mask_, 0);
-    if (transport_ == nullptr) return;
-    for (uint16_t i = 0; mask != 0; ++i, mask >>= 1) {
-      if ((mask & 1) == 0) continue;
-      // The event queue asks for itself.
-      if (i == kEventQueue || queues_[i]->ShouldInterrupt()) transport_->InterruptQueue(i);
+  loop_.Post([this] { EndRound(); });
+}
+
+void ScsiController::EndRound() {
+  interrupt_posted_ = false;
+  uint64_t mask = std::exchange(interrupt_mask_, 0);
+  for (uint16_t i = 0; mask != 0 && transport_ != nullptr; ++i, mask >>= 1) {
+    if ((mask & 1) == 0) continue;
+    if (!IsTimeToInterrupt(i)) {
+      InterruptSoon(i);
+      ServeRequests(i);
+      continue;
     }
-  });
+    // The event queue asks for itself.
+    if (i == kEventQueue || queues_[i]->ShouldInterrupt()) transport_->InterruptQueue(i);
+    if ((polled_ & uint64_t{1} << i) != 0) ServeRequests(i);
+  }
+}
+
+bool ScsiController::IsTimeToInterrupt(uint16_t queue) {
+  if (queue < kFirstRequestQueue) return true;
+  InterruptModeration& moderation = moderation_[queue];
+  if (!serving()) {
+    moderation.Hurry();
+    return true;
+  }
+  return moderation.Decide(SteadyNow()) != InterruptModeration::Decision::kWait;
 }
 
 void ScsiController::ServeRequests(uint16_t index) {
   if (index >= queues_.size() || queues_[index] == nullptr) return;
   Virtqueue& queue = *queues_[index];
   queue.DisableDoorbell();
+  polled_ &= ~(uint64_t{1} << index);
   for (int taken = 0; serving(); ++taken) {
     if (taken == kChainsPerRound) {
       const uint64_t bit = uint64_t{1} << index;
@@ -256,9 +284,15 @@ void ScsiController::ServeRequests(uint16_t index) {
     }
     if (!*popped) {
       spare_.push_back(std::move(request));
+      // While more is expected the queue is looked at in every round; nobody needs to ring.
+      if (moderation_[index].gathering()) {
+        polled_ |= uint64_t{1} << index;
+        return;
+      }
       if (queue.EnableDoorbell()) continue;
       return;
     }
+    moderation_[index].OnTaken(SteadyNow());
     if (const absl::Status started = StartRequest(index, std::move(request)); !started.ok()) {
       return Broken(WithContext(started, absl::StrCat("queue ", index)));
     }
@@ -320,6 +354,7 @@ void ScsiController::Finish(Request& finished) {
   CopyTo({response.data(), response_bytes}, request->chain.writable);
   const uint64_t written = response_bytes + request->data_in_written;
   queues_[request->queue]->Push(request->chain.head, static_cast<uint32_t>(written));
+  moderation_[request->queue].OnCompleted(SteadyNow());
   InterruptSoon(request->queue);
   spare_.push_back(std::move(request));
   --in_flight_;

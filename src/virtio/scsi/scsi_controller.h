@@ -19,6 +19,7 @@
 #include "scsi/target.h"
 #include "support/io_loop.h"
 #include "virtio/device.h"
+#include "virtio/queue/interrupt_moderation.h"
 #include "virtio/scsi/event_queue.h"
 #include "virtio/scsi/wire.h"
 
@@ -82,8 +83,12 @@ class ScsiController final : public Device {
   [[nodiscard]] absl::Status AnswerNotification(const Chain& chain);
   void ServeEvents();
   void Broken(const absl::Status& reason);
-  // Interrupts once for all that completes in one round of the loop.
+  // At the end of this round of the loop, once for all that completes in it, or later where more is
+  // to be expected soon (InterruptModeration).
   void InterruptSoon(uint16_t queue);
+  void EndRound();
+  // Whether the driver hears of what `queue` has completed now; else the queue is looked at again.
+  [[nodiscard]] bool IsTimeToInterrupt(uint16_t queue);
   void OnIdle();
   [[nodiscard]] bool serving() const { return transport_ != nullptr && !quiesced_ && !broken_; }
 
@@ -101,12 +106,14 @@ class ScsiController final : public Device {
   size_t active_cdb_size_ = 0;
   Transport* transport_ = nullptr;
   std::vector<std::unique_ptr<Virtqueue>> queues_;  // null: not enabled, or the event queue
+  std::vector<InterruptModeration> moderation_;     // of the request queues; others have none
   EventQueue events_;
   bool quiesced_ = true;
   bool broken_ = false;
-  uint64_t interrupt_mask_ = 0;  // queues to interrupt at the end of this round
+  uint64_t interrupt_mask_ = 0;  // queues whose driver hasn't heard of all that completed
   bool interrupt_posted_ = false;
   uint64_t serve_posted_ = 0;  // queues whose serving goes on in the next round
+  uint64_t polled_ = 0;        // queues that wait for requests with the doorbell off
   size_t in_flight_ = 0;
   std::vector<std::function<void()>> on_idle_;
   std::vector<std::unique_ptr<Request>> spare_;
