@@ -12,6 +12,7 @@
 #include "scsi/limits.h"
 #include "scsi/unit_identity.h"
 #include "support/check.h"
+#include "support/task.h"
 
 namespace bothy::scsi {
 
@@ -198,9 +199,28 @@ void LogicalUnit::End(Command& command) {
     }
   }
   StartWaiting();
-  if (running_.empty() && !idle_waits_.empty()) {
-    for (std::function<void()>& idle : std::exchange(idle_waits_, {})) host_.Post(std::move(idle));
+  PostIdleWaits();
+}
+
+void LogicalUnit::PostIdleWaits() {
+  if (!idle()) return;
+  for (std::function<void()>& idle : std::exchange(idle_waits_, {})) {
+    ++idle_posted_;
+    host_.Post([this, idle = std::move(idle)] {
+      --idle_posted_;
+      idle();  // may be the end of this
+    });
   }
+}
+
+void LogicalUnit::Settle(std::function<void()> done) {
+  CHECK(disk_ != nullptr && idle());
+  settling_ = true;
+  Start(disk_->Settle(), [this, done = std::move(done)] {
+    settling_ = false;
+    PostIdleWaits();
+    done();
+  });
 }
 
 void LogicalUnit::Check(Command& command, const SenseData& sense) {

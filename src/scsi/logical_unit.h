@@ -68,8 +68,13 @@ class LogicalUnit {
   [[nodiscard]] bool empty() const {
     return waiting_.empty() && bulk_waiting_.empty() && running_.empty();
   }
-  // Calls `idle` now when no command is under way, or posts it when none is any more.
+  // Calls `idle` now when nothing is under way, or posts it when nothing is any more.
   void WhenIdle(std::function<void()> idle);
+  // Somebody waited for that, and has been posted.
+  [[nodiscard]] bool handing_over() const { return idle_posted_ != 0; }
+  // Calls `done` when the disk does nothing on its own any more (Disk::Settle), maybe at once.
+  // There is one, no command is under way, and none starts meanwhile.
+  void Settle(std::function<void()> done);
 
   // The guest is told with its next command. Once each, and not what power-on tells anyway.
   void Raise(const Condition& attention);
@@ -99,6 +104,9 @@ class LogicalUnit {
     uint64_t lba = 0;
     uint64_t blocks = 0;
   };
+
+  [[nodiscard]] bool idle() const { return running_.empty() && !settling_; }
+  void PostIdleWaits();
 
   // The course of a command.
   [[nodiscard]] bool MayRun() const { return !host_.paused() && !held_ && !barrier_running_; }
@@ -232,6 +240,8 @@ class LogicalUnit {
   };
   std::vector<AbortWait> abort_waits_;
   std::vector<std::function<void()>> idle_waits_;
+  size_t idle_posted_ = 0;  // of them, posted and not called yet
+  bool settling_ = false;
 };
 
 }  // namespace bothy::scsi

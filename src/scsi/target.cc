@@ -197,12 +197,32 @@ disk::Disk* Target::disk(uint16_t lun) const {
 void Target::Quiesce(std::function<void()> done) {
   CHECK(!paused_ && !on_quiet_);
   paused_ = true;
-  if (running_ == 0) return done();
   on_quiet_ = std::move(done);
+  if (running_ == 0) SettleUnits();
 }
 
 void Target::OnQuiet() {
-  Post([this] { std::exchange(on_quiet_, nullptr)(); });
+  Post([this] { SettleUnits(); });
+}
+
+void Target::SettleUnits() {
+  std::vector<LogicalUnit*> units;
+  for (const auto& unit : units_) units.push_back(unit.get());
+  for (const auto& unit : leaving_) units.push_back(unit.get());
+  std::erase_if(units,
+                [](const LogicalUnit* unit) { return unit == nullptr || unit->disk() == nullptr; });
+  // Whoever waited for a unit's disk has the first turn.
+  if (std::any_of(units.begin(), units.end(),
+                  [](const LogicalUnit* unit) { return unit->handing_over(); })) {
+    return Post([this] { SettleUnits(); });
+  }
+  settling_ = units.size() + 1;
+  for (LogicalUnit* unit : units) {
+    unit->Settle([this] {
+      if (--settling_ == 0) Post([this] { std::exchange(on_quiet_, nullptr)(); });
+    });
+  }
+  if (--settling_ == 0) std::exchange(on_quiet_, nullptr)();
 }
 
 void Target::Resume() {

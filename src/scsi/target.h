@@ -96,8 +96,9 @@ class Target final : private UnitHost {
   // The disk there, for Facts and flushing; null without a unit or a medium.
   [[nodiscard]] disk::Disk* disk(uint16_t lun) const;
 
-  // No command starts any more, and `done` is called when none is under way, maybe before this
-  // returns: nothing changes in guest memory or a disk until Resume. Not called again before that.
+  // No command starts any more, and `done` is called when none is under way and the disks have
+  // settled, maybe before this returns: nothing changes in guest memory or an image until Resume.
+  // Not called again before that.
   void Quiesce(std::function<void()> done);
   // What waited goes on. Does nothing unless paused, and not before `done` was called.
   void Resume();
@@ -111,6 +112,7 @@ class Target final : private UnitHost {
   void OnInventoryReported() override;
   void Post(std::function<void()> call) override { post_(std::move(call)); }
   void OnQuiet() override;
+  void SettleUnits();
 
   [[nodiscard]] LogicalUnit* Unit(uint16_t lun) const {
     return lun < kMaxLuns ? units_[lun].get() : nullptr;
@@ -136,6 +138,7 @@ class Target final : private UnitHost {
   // Commands that came while paused, and those that waited in a unit that was detached then.
   CommandList parked_;
   std::function<void()> on_quiet_;  // of Quiesce, until it is called
+  size_t settling_ = 0;             // units whose disks haven't settled since
 
   mutable std::mutex snapshot_mutex_;
   // guarded by snapshot_mutex_

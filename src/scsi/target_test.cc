@@ -234,6 +234,55 @@ TEST_F(PauseTest, IsQuietAtOnceWhenNothingRuns) {
   EXPECT_TRUE(quiet);
 }
 
+TEST_F(PauseTest, WaitsForWhatDisksDoOnTheirOwn) {
+  disk::FakeDisk& disk = Attach(0);
+  disk.flushes_to_settle = 2;
+  Begin(ReadOf(0));
+  bool quiet = false;
+  target_.Quiesce([&] { quiet = true; });
+  disk.Pump();  // the command
+  RunPosted();
+  disk.Pump();
+  RunPosted();
+  EXPECT_FALSE(quiet);
+  disk.Pump();
+  RunPosted();
+  EXPECT_TRUE(quiet);
+  EXPECT_EQ(disk.storage().waiting(), 0U);
+}
+
+TEST_F(PauseTest, ADiskIsNotGivenAwayWhileItSettles) {
+  disk::FakeDisk& disk = Attach(0);
+  disk.flushes_to_settle = 1;
+  bool quiet = false;
+  target_.Quiesce([&] { quiet = true; });
+  std::unique_ptr<disk::Disk> given;
+  target_.Detach(0, [&](std::unique_ptr<disk::Disk> detached) { given = std::move(detached); });
+  RunPosted();
+  EXPECT_EQ(given, nullptr);
+  EXPECT_FALSE(quiet);
+  disk.Pump();
+  RunPosted();
+  EXPECT_NE(given, nullptr);
+  EXPECT_TRUE(quiet);
+}
+
+TEST_F(PauseTest, WhoWaitsForADiskHasItBeforeItSettles) {
+  disk::FakeDisk& disk = Attach(0);
+  disk.flushes_to_settle = 1;
+  Begin(ReadOf(0));
+  std::unique_ptr<disk::Disk> given;
+  target_.Detach(0, [&](std::unique_ptr<disk::Disk> detached) { given = std::move(detached); });
+  disk.Pump();  // the command; the hand-over is posted
+  bool quiet = false;
+  target_.Quiesce([&] { quiet = true; });
+  EXPECT_FALSE(quiet);
+  RunPosted();
+  EXPECT_NE(given, nullptr);
+  EXPECT_TRUE(quiet);
+  EXPECT_EQ(disk.flushes_to_settle, 1);
+}
+
 TEST_F(PauseTest, HoldsCommandsBehindABarrierToo) {
   disk::FakeDisk& disk = Attach(0);
   Begin(ReadOf(0));

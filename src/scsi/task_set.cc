@@ -61,7 +61,7 @@ bool LogicalUnit::Knows(uint64_t tag) const {
 }
 
 void LogicalUnit::WhenIdle(std::function<void()> idle) {
-  if (running_.empty()) return idle();
+  if (this->idle()) return idle();
   idle_waits_.push_back(std::move(idle));
 }
 

@@ -33,6 +33,13 @@ Task<absl::StatusOr<Extent>> FakeDisk::MapExtent(uint64_t offset) {
   co_return extent;
 }
 
+Task<void> FakeDisk::Settle() {
+  while (flushes_to_settle > 0) {
+    --flushes_to_settle;
+    (void)co_await Flush(storage_);
+  }
+}
+
 absl::Status FakeDisk::Refresh() {
   if (!size_after_refresh.has_value()) return absl::OkStatus();
   ASSIGN_OR_RETURN(options_.geometry.size_bytes, *size_after_refresh);

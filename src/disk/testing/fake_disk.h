@@ -32,6 +32,7 @@ class FakeDisk final : public Disk {
   [[nodiscard]] const Geometry& geometry() const override { return options_.geometry; }
   // Runs of zeros are kZero, all else kOpaque, in units of kExtentBytes.
   Task<absl::StatusOr<Extent>> MapExtent(uint64_t offset) override;
+  Task<void> Settle() override;
   absl::Status Refresh() override;
   Task<absl::Status> Close() override;
   [[nodiscard]] std::string_view format() const override { return "fake"; }
@@ -50,6 +51,8 @@ class FakeDisk final : public Disk {
   std::optional<absl::StatusOr<uint64_t>> size_after_refresh;
   // Fails MapExtent.
   absl::Status map_status;
+  // What Settle waits for: so many flushes of the storage, one after the other.
+  int flushes_to_settle = 0;
 
  private:
   Options options_;

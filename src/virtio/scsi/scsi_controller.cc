@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -78,6 +79,21 @@ Response ToWire(scsi::Outcome outcome) {
   return Response::kFailure;
 }
 
+// ACA is none for a target without auto contingent allegiance (SAM-5, 5.2), nor is what isn't
+// named.
+std::optional<scsi::TaskAttribute> ToAttribute(uint8_t wire) {
+  switch (wire) {
+    case scsi_wire::kSimpleTask:
+      return scsi::TaskAttribute::kSimple;
+    case scsi_wire::kOrderedTask:
+      return scsi::TaskAttribute::kOrdered;
+    case scsi_wire::kHeadTask:
+      return scsi::TaskAttribute::kHeadOfQueue;
+    default:
+      return std::nullopt;
+  }
+}
+
 // ns.
 int64_t SteadyNow() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(
@@ -105,6 +121,7 @@ class ScsiController::Request final : public scsi::Command {
 
 ScsiController::ScsiController(ScsiControllerOptions options, scsi::Target& target, IoLoop& loop)
     : options_(std::move(options)), target_(target), loop_(loop) {
+  if (!options_.now) options_.now = SteadyNow;
   CHECK(options_.request_queues >= 1 && options_.request_queues <= kMaxScsiRequestQueues);
   queue_sizes_ = {kControlQueueSize, kEventQueueSize};
   queue_sizes_.resize(kFirstRequestQueue + options_.request_queues, kRequestQueueSize);
@@ -250,7 +267,17 @@ bool ScsiController::IsTimeToInterrupt(uint16_t queue) {
     moderation.Hurry();
     return true;
   }
-  return moderation.Decide(SteadyNow()) != InterruptModeration::Decision::kWait;
+  return moderation.Decide(options_.now()) != InterruptModeration::Decision::kWait;
+}
+
+void ScsiController::ServeLater(uint16_t queue) {
+  const uint64_t bit = uint64_t{1} << queue;
+  if ((serve_posted_ & bit) != 0) return;
+  serve_posted_ |= bit;
+  loop_.Post([this, queue, bit] {
+    serve_posted_ &= ~bit;
+    OnDoorbell(queue);
+  });
 }
 
 void ScsiController::ServeRequests(uint16_t index) {
@@ -259,17 +286,7 @@ void ScsiController::ServeRequests(uint16_t index) {
   queue.DisableDoorbell();
   polled_ &= ~(uint64_t{1} << index);
   for (int taken = 0; serving(); ++taken) {
-    if (taken == kChainsPerRound) {
-      const uint64_t bit = uint64_t{1} << index;
-      if ((serve_posted_ & bit) == 0) {
-        serve_posted_ |= bit;
-        loop_.Post([this, index, bit] {
-          serve_posted_ &= ~bit;
-          if (serving()) ServeRequests(index);
-        });
-      }
-      return;
-    }
+    if (taken == kChainsPerRound) return ServeLater(index);
     std::unique_ptr<Request> request;
     if (spare_.empty()) {
       request = std::make_unique<Request>(*this);
@@ -292,7 +309,7 @@ void ScsiController::ServeRequests(uint16_t index) {
       if (queue.EnableDoorbell()) continue;
       return;
     }
-    moderation_[index].OnTaken(SteadyNow());
+    moderation_[index].OnTaken(options_.now());
     if (const absl::Status started = StartRequest(index, std::move(request)); !started.ok()) {
       return Broken(WithContext(started, absl::StrCat("queue ", index)));
     }
@@ -318,8 +335,11 @@ absl::Status ScsiController::StartRequest(uint16_t index, std::unique_ptr<Reques
   requests_.fetch_add(1, std::memory_order_relaxed);
 
   const Address address = DecodeLun(header.subspan<scsi_wire::kRequestLun, scsi_wire::kLunBytes>());
+  const std::optional<scsi::TaskAttribute> attribute =
+      ToAttribute(header[scsi_wire::kRequestAttribute]);
   request.Begin({.lun = address.lun,
                  .tag = LoadLe<uint64_t>(&header[scsi_wire::kRequestTag]),
+                 .attribute = attribute.value_or(scsi::TaskAttribute::kSimple),
                  .cdb = header.subspan(scsi_wire::kRequestCdb),
                  .data_out = request.data_out_buffers,
                  .data_out_bytes = request.chain.readable_bytes - header_bytes,
@@ -329,7 +349,8 @@ absl::Status ScsiController::StartRequest(uint16_t index, std::unique_ptr<Reques
   if (!address.valid) {
     raw->outcome = scsi::Outcome::kBadTarget;
     Finish(*raw);
-  } else if (!raw->data_out_buffers.empty() && !raw->data_in_buffers.empty()) {
+  } else if (!attribute.has_value() ||
+             (!raw->data_out_buffers.empty() && !raw->data_in_buffers.empty())) {
     // Both ways is VIRTIO_SCSI_F_INOUT, which isn't offered.
     raw->outcome = scsi::Outcome::kFailure;
     Finish(*raw);
@@ -354,7 +375,7 @@ void ScsiController::Finish(Request& finished) {
   CopyTo({response.data(), response_bytes}, request->chain.writable);
   const uint64_t written = response_bytes + request->data_in_written;
   queues_[request->queue]->Push(request->chain.head, static_cast<uint32_t>(written));
-  moderation_[request->queue].OnCompleted(SteadyNow());
+  moderation_[request->queue].OnCompleted(options_.now());
   InterruptSoon(request->queue);
   spare_.push_back(std::move(request));
   --in_flight_;
@@ -365,15 +386,17 @@ void ScsiController::ServeControl() {
   if (queues_[kControlQueue] == nullptr) return;
   Virtqueue& queue = *queues_[kControlQueue];
   Chain chain;
-  do {
-    while (serving()) {
-      const absl::StatusOr<bool> popped = queue.Pop(chain);
-      if (!popped.ok()) return Broken(WithContext(popped.status(), "control queue"));
-      if (!*popped) break;
-      const absl::Status started = StartControl(chain);
-      if (!started.ok()) return Broken(WithContext(started, "control queue"));
+  for (int taken = 0; serving(); ++taken) {
+    if (taken == kChainsPerRound) return ServeLater(kControlQueue);
+    const absl::StatusOr<bool> popped = queue.Pop(chain);
+    if (!popped.ok()) return Broken(WithContext(popped.status(), "control queue"));
+    if (!*popped) {
+      if (queue.EnableDoorbell()) continue;
+      return;
     }
-  } while (serving() && queue.EnableDoorbell());
+    const absl::Status started = StartControl(chain);
+    if (!started.ok()) return Broken(WithContext(started, "control queue"));
+  }
 }
 
 absl::Status ScsiController::StartControl(const Chain& chain) {

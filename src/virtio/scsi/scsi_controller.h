@@ -28,6 +28,8 @@ namespace bothy::virtio {
 struct ScsiControllerOptions {
   std::string name;             // "scsi0"
   uint16_t request_queues = 1;  // 1..kMaxScsiRequestQueues: one a vCPU serves best
+  // The time in ns of a steady clock, for InterruptModeration; null: the host's.
+  std::function<int64_t()> now = {};
 };
 inline constexpr uint16_t kMaxScsiRequestQueues = 16;
 
@@ -75,6 +77,8 @@ class ScsiController final : public Device {
   class Request;  // a command under way
 
   void ServeRequests(uint16_t index);
+  // In the next round of the loop, so that others have their turn.
+  void ServeLater(uint16_t queue);
   [[nodiscard]] absl::Status StartRequest(uint16_t index, std::unique_ptr<Request> request);
   void Finish(Request& request);
   void ServeControl();
@@ -92,7 +96,7 @@ class ScsiController final : public Device {
   void OnIdle();
   [[nodiscard]] bool serving() const { return transport_ != nullptr && !quiesced_ && !broken_; }
 
-  const ScsiControllerOptions options_;
+  ScsiControllerOptions options_;  // as completed by the constructor
   scsi::Target& target_;
   IoLoop& loop_;
   std::vector<uint16_t> queue_sizes_;

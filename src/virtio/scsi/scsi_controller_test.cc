@@ -85,6 +85,19 @@ class ScsiControllerTest : public ::testing::Test {
     std::copy(cdb.begin(), cdb.end(), &header[scsi_wire::kRequestCdb]);
     ASSERT_TRUE(ram_->Write(kHeader, header).ok());
   }
+  void SetAttribute(uint8_t attribute) {
+    ASSERT_TRUE(ram_->Write(kHeader + scsi_wire::kRequestAttribute, std::span(&attribute, 1)).ok());
+  }
+  // Requests one at a time until the interrupt of one is held back; how many there were.
+  int HoldBack() {
+    for (int i = 0; i < 100; ++i) {
+      const int told = transport_.interrupts[kRequestQueue];
+      EXPECT_TRUE(Command({0x00}).has_value());
+      if (transport_.interrupts[kRequestQueue] == told) return told;
+    }
+    ADD_FAILURE() << "each had its interrupt";
+    return 0;
+  }
   void Ring(uint16_t queue = kRequestQueue) {
     controller_.OnDoorbell(queue);
     Settle();
@@ -139,7 +152,9 @@ class ScsiControllerTest : public ::testing::Test {
   disk::MemoryStorage* storage_ = nullptr;
   scsi::Target target_{[this](std::function<void()> call) { loop_->Post(std::move(call)); }};
   FakeTransport transport_;
-  ScsiController controller_{{.name = "scsi0", .request_queues = 1}, target_, *loop_};
+  int64_t now_ = int64_t{1} << 40;  // ns, of the controller's clock
+  ScsiController controller_{
+      {.name = "scsi0", .request_queues = 1, .now = [this] { return now_; }}, target_, *loop_};
 };
 
 TEST_F(ScsiControllerTest, WritesAndReadsBack) {
@@ -278,6 +293,63 @@ TEST_F(ScsiControllerTest, TaskManagementOfNobodyIsAnIncorrectLun) {
   Manage(99, 0);
   Settle();
   EXPECT_EQ(managed(), Response::kFunctionRejected);
+}
+
+TEST_F(ScsiControllerTest, AnOrderedTaskWaitsForThoseBeforeIt) {
+  PutRequest({0x28, 0, 0, 0, 0, 0, 0, 0, 1});
+  const std::array<Buffer, 3> buffers = {
+      {{kHeader, kHeaderBytes, false}, {kAnswer, kAnswerBytes, true}, {kData, 512, true}}};
+  requests_.Add(buffers);
+  controller_.OnDoorbell(kRequestQueue);
+  SetAttribute(scsi_wire::kOrderedTask);
+  requests_.Add(buffers);
+  controller_.OnDoorbell(kRequestQueue);
+  EXPECT_EQ(storage_->waiting(), 1U);
+  Settle();
+  EXPECT_TRUE(requests_.TakeUsed().has_value());
+  EXPECT_TRUE(requests_.TakeUsed().has_value());
+  EXPECT_EQ(response(), Response::kOk);
+}
+
+TEST_F(ScsiControllerTest, AnAttributeThatIsNoneFailsTheRequest) {
+  PutRequest({0x00});
+  SetAttribute(3);  // ACA
+  const std::array<Buffer, 2> buffers = {
+      {{kHeader, kHeaderBytes, false}, {kAnswer, kAnswerBytes, true}}};
+  requests_.Add(buffers);
+  Ring();
+  EXPECT_EQ(response(), Response::kFailure);
+}
+
+// A probe of InterruptModeration, which happens among the first requests.
+TEST_F(ScsiControllerTest, AnInterruptThatIsHeldBackComesWhenPatienceEnds) {
+  const int told = HoldBack();
+  now_ += InterruptModeration::kMostPatience;
+  Settle();
+  EXPECT_EQ(transport_.interrupts[kRequestQueue], told + 1);
+  // The doorbell, which nobody had to ring meanwhile, is wanted again.
+  EXPECT_FALSE(requests_.DeviceWantsNoDoorbell());
+}
+
+TEST_F(ScsiControllerTest, ARequestThatComesWhileAnInterruptIsHeldBackIsServed) {
+  const int told = HoldBack();
+  EXPECT_TRUE(requests_.DeviceWantsNoDoorbell());
+  const std::array<Buffer, 2> buffers = {
+      {{kHeader, kHeaderBytes, false}, {kAnswer, kAnswerBytes, true}}};
+  requests_.Add(buffers);
+  Settle();
+  EXPECT_TRUE(requests_.TakeUsed().has_value());
+  EXPECT_EQ(transport_.interrupts[kRequestQueue], told);
+}
+
+TEST_F(ScsiControllerTest, NoInterruptIsHeldBackOverAPause) {
+  const int told = HoldBack();
+  bool quiet = false;
+  controller_.Quiesce([&quiet] { quiet = true; });
+  Settle([&quiet] { return quiet; });
+  EXPECT_EQ(transport_.interrupts[kRequestQueue], told + 1);
+  controller_.Resume();
+  EXPECT_FALSE(requests_.DeviceWantsNoDoorbell());
 }
 
 TEST_F(ScsiControllerTest, NothingIsTakenWhileQuiesced) {

@@ -38,6 +38,11 @@ inline constexpr size_t kRequestTag = 8;
 inline constexpr size_t kRequestAttribute = 16;
 inline constexpr size_t kRequestCdb = 19;
 
+// Task attributes (5.6.6.1).
+inline constexpr uint8_t kSimpleTask = 0;
+inline constexpr uint8_t kOrderedTask = 1;
+inline constexpr uint8_t kHeadTask = 2;
+
 // A request's response, followed by the sense data.
 inline constexpr size_t kResponseSenseLength = 0;
 inline constexpr size_t kResponseResidual = 4;
