@@ -149,7 +149,7 @@ class Lab:
         else:
             # An emulated SVM doesn't intercept XSETBV: with XSAVE, guests in the lab would run with the lab's XCR0 instead of
             # their own and warn of it at length. Without it, nothing that needs it either. And no ERMS: kernels would clear and
-            # copy pages by rep stosb and movsb, which TCG does byte by byte.
+            # copy pages by rep stosb and movsb, which TCG does byte by byte. Without ERMS no FSRM, which kernels take it for.
             accelerator, cpu = "tcg,thread=multi", "max,+svm,+npt,-xsave,-avx,-avx2,-f16c,-fma,-vaes,-mpx,-pku,-erms,-fsrm"
             # Emulated TSCs agree, and nothing else is as cheap to read.
             kernel += ["tsc=reliable", "clocksource=tsc", "no_timer_check"]
@@ -162,7 +162,7 @@ class Lab:
                        "-blockdev", "driver=null-co,node-name=null,size=1073741824,read-zeroes=on",
                        "-device", "nvme,bus=assigned,serial=lab,drive=null"]
         return [
-            "qemu-system-x86_64", "-M", ",".join(machine), "-accel", accelerator, "-cpu", cpu,
+            str(LAB / "emulator/bin/qemu-system-x86_64"), "-M", ",".join(machine), "-accel", accelerator, "-cpu", cpu,
             "-smp", str(options.cpus), "-m", str(options.memory), "-nodefaults", "-display", "none", "-no-reboot",
             "-kernel", str(LAB / "vmlinux"), "-initrd", str(LAB / "initrd"), "-append", " ".join(kernel),
             "-chardev", f"socket,id=console,fd={console}", "-serial", "chardev:console",

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes what the lab needs under build/lab: a kernel with its modules, an initramfs, the probe of /dev/kvm.
+# Makes what the lab needs under build/lab: an emulator, a kernel with its modules, an initramfs, the probe of /dev/kvm.
 # Does only what is missing or older than its sources.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -16,6 +16,8 @@ newer "$out/kvm_probe" $here/kvm_probe.cc || compile "$out/kvm_probe" $here/kvm_
 
 newer "$out/init" $here/lab_init.cc $shared/first_process.{h,cc} ||
   compile "$out/init" $here/lab_init.cc $shared/first_process.cc
+
+$here/fetch_emulator.sh "$out/emulator"
 
 $shared/debian_kernel.sh linux-image-amd64 "$out/kernel"
 newer "$out/vmlinux" "$out/kernel/release" $here/unpack_kernel.py || {
