@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstring>
 #include <optional>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -247,9 +248,11 @@ void ScsiController::InterruptSoon(uint16_t queue) {
 void ScsiController::EndRound() {
   interrupt_posted_ = false;
   uint64_t mask = std::exchange(interrupt_mask_, 0);
+  bool waits = false;
   for (uint16_t i = 0; mask != 0 && transport_ != nullptr; ++i, mask >>= 1) {
     if ((mask & 1) == 0) continue;
     if (!IsTimeToInterrupt(i)) {
+      waits = true;
       InterruptSoon(i);
       ServeRequests(i);
       continue;
@@ -258,6 +261,8 @@ void ScsiController::EndRound() {
     if (i == kEventQueue || queues_[i]->ShouldInterrupt()) transport_->InterruptQueue(i);
     if ((polled_ & uint64_t{1} << i) != 0) ServeRequests(i);
   }
+  // What is waited for is work of the guest's, perhaps on this very CPU.
+  if (waits) std::this_thread::yield();
 }
 
 bool ScsiController::IsTimeToInterrupt(uint16_t queue) {
