@@ -188,6 +188,30 @@ Task<absl::Status> ReadTable(Storage& storage, const Progress& progress, Examina
   co_return absl::OkStatus();
 }
 
+// Entries past the disk's end, which a shrink that was interrupted leaves: once the disk grew they
+// would be blocks, in room that others may have got meanwhile.
+Task<absl::Status> ReadPastTheEnd(Storage& storage, Examination& found) {
+  const Image& image = *found.image;
+  const uint64_t first = image.header->table_offset + uint64_t{image.blocks()} * 4;
+  // Where blocks lie on the table, it may be shorter than it says.
+  if (!found.outside.empty() || first >= found.footers.last_offset) co_return absl::OkStatus();
+  const uint64_t there = (found.footers.last_offset - first) / 4;
+  const uint64_t entries = image.header->max_table_entries - image.blocks();
+  const auto count = static_cast<uint32_t>(std::min<uint64_t>({entries, there, kMaxBlocks}));
+  BlockTable table(storage, first, count);
+  uint32_t used = 0;
+  const auto look = [&](uint32_t entry, uint32_t /*location*/) {
+    ++used;
+    found.past_the_end = image.blocks() + entry + 1;
+  };
+  absl::Status status = co_await table.ForEachInFile(look);
+  if (used != 0) {
+    found.report.Add(Repairable(Severity::kNote, first, "BAT",
+                                absl::StrCat(used, " entries past the disk's end are in use")));
+  }
+  co_return status;
+}
+
 }  // namespace
 
 Task<absl::StatusOr<Examination>> Examine(Storage& storage, const Progress& progress) {
@@ -217,6 +241,7 @@ Task<absl::StatusOr<Examination>> Examine(Storage& storage, const Progress& prog
   CO_RETURN_IF_ERROR(status);
   if (found.image.has_value()) {
     status = co_await ReadTable(storage, progress, found);
+    if (status.ok()) status = co_await ReadPastTheEnd(storage, found);
     CO_RETURN_IF_ERROR(status);
   }
   co_return found;

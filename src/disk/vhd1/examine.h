@@ -29,6 +29,7 @@ struct Examination {
   std::vector<FoundBlock> blocks;       // within the file, by offset
   std::vector<FoundBlock> overlapping;  // those of them that lie on another
   std::vector<uint32_t> outside;        // blocks whose entries point at nothing
+  uint32_t past_the_end = 0;  // behind the last entry past the disk's end that is in use; 0: none
   std::vector<Leak> leaks;
   uint64_t data_end = 0;  // behind the last block
 };
@@ -38,6 +39,8 @@ Task<absl::StatusOr<Examination>> Examine(Storage& storage, const Progress& prog
 // Writes a table entry.
 Task<absl::Status> WriteEntry(Storage& storage, const Image& image, uint32_t block,
                               uint32_t location);
+// Writes entries from the disk's end on, up to `end`, as unused.
+Task<absl::Status> WriteUnused(Storage& storage, const Image& image, uint32_t end);
 // Writes `footer` at `offset` and ends the file behind it; then the copy, where the type has one.
 Task<absl::Status> WriteFooters(Storage& storage, const Footer& footer, uint64_t offset);
 // Copies a block, bitmap and all, to `to`, in the same file.

@@ -142,8 +142,10 @@ Task<absl::Status> RepairBlocks(Storage& storage, const Progress& progress, Exam
     absl::Status status = co_await WriteEntry(storage, image, block, BlockTable::kUnused);
     CO_RETURN_IF_ERROR(status);
   }
+  absl::Status status = co_await WriteUnused(storage, image, found.past_the_end);
+  CO_RETURN_IF_ERROR(status);
   const std::vector<Move> apart = MovesApart(storage, found);
-  absl::Status status = co_await PerformMoves(storage, image, apart, progress);
+  status = co_await PerformMoves(storage, image, apart, progress);
   CO_RETURN_IF_ERROR(status);
   const std::vector<Move> together = MovesTogether(found);
   status = co_await PerformMoves(storage, image, together, progress);
@@ -179,6 +181,15 @@ Task<absl::Status> WriteEntry(Storage& storage, const Image& image, uint32_t blo
   const std::span<const uint8_t> data(bytes);
   absl::Status status =
       co_await WriteAt(storage, image.header->table_offset + uint64_t{block} * 4, data);
+  co_return status;
+}
+
+Task<absl::Status> WriteUnused(Storage& storage, const Image& image, uint32_t end) {
+  if (end <= image.blocks()) co_return absl::OkStatus();
+  const std::vector<uint8_t> unused(size_t{end - image.blocks()} * 4, 0xFF);
+  const std::span<const uint8_t> data(unused);
+  absl::Status status =
+      co_await WriteAt(storage, image.header->table_offset + uint64_t{image.blocks()} * 4, data);
   co_return status;
 }
 
