@@ -135,12 +135,13 @@ void ReportSpace(Storage& storage, const BlockTable& table, Examination& found) 
     end = std::max(end, blocks_end);
   }
   pass_others(UINT64_MAX);
-  end = std::min(end, storage.size());
+  // Where blocks are cut off, this is where they would end.
+  end = std::max(std::min(end, storage.size()), blocks_end);
   found.data_end = (end + kSectorBytes - 1) / kSectorBytes * kSectorBytes;
   const uint64_t footer_at = found.footers.last.ok() ? found.footers.last_offset : storage.size();
   if (footer_at > end && footer_at - end >= kAlignmentBytes) {
     found.leaks.push_back({.offset = end, .length = footer_at - end});
-  } else if (footer_at < end) {
+  } else if (found.footers.last.ok() && footer_at < end) {
     report.Add(Repairable(Severity::kWarning, footer_at, "Footer",
                           "lies within the last block, whose end it hides"));
   }
@@ -163,13 +164,17 @@ Task<absl::Status> ReadTable(Storage& storage, const Progress& progress, Examina
     if (progress && block % 65536 == 0) progress(uint64_t{block} * 4, table_bytes);
     const uint64_t offset = location * kSectorBytes;
     std::string message;
-    if (offset + span > storage.size()) {
-      message =
-          absl::StrCat("the block at ", offset, " ends past the file's end, ", storage.size());
+    if (offset >= found.footers.last_offset) {
+      message = absl::StrCat("the block at ", offset, " lies past the file's end, ",
+                             found.footers.last_offset);
     } else if (image.OverlapsMetadata(offset, span)) {
       message = absl::StrCat("the block at ", offset, " lies on the header or the table");
     } else {
       found.blocks.push_back({.block = block, .offset = offset});
+      if (offset + span <= storage.size()) return;
+      report.Add(Repairable(
+          Severity::kError, table.EntryOffset(block), absl::StrCat("BAT[", block, "]"),
+          absl::StrCat("the block at ", offset, " ends past the file's end, ", storage.size())));
       return;
     }
     found.outside.push_back(block);

@@ -82,9 +82,9 @@ using Progress = std::function<void(uint64_t done, uint64_t total)>;
 Task<absl::StatusOr<CheckReport>> Check(Storage& storage, Progress progress = nullptr);
 
 // Puts right what can be: restores the footer and its copy, finds the footer of a fixed image that
-// lost its own, gives blocks that share space their own copy, lets blocks that point outside the
-// file read as never written, drops blocks past the disk's end, and gives back space that nothing
-// refers to. Returns what Check found before.
+// lost its own, gives blocks that share space their own copy, fills up with zeros what the file's
+// end cuts off of blocks, lets blocks that lie past it read as never written, drops blocks past the
+// disk's end, and gives back space that nothing refers to. Returns what Check found before.
 Task<absl::StatusOr<CheckReport>> Repair(Storage& storage, Progress progress = nullptr);
 
 struct ResizeOptions {
