@@ -1,4 +1,4 @@
-// What a dynamic image does on its own: its errors reach the guest.
+// What a dynamic image does on its own: its errors reach the guest, and it can be waited for.
 #include <gtest/gtest.h>
 
 #include <memory>
@@ -42,6 +42,13 @@ class BackgroundTest : public ::testing::Test {
       ASSERT_LT(block, kBlocks);
       ASSERT_TRUE(Write(block++).ok());
     }
+  }
+  // Until it says so, and nothing reaches the storage afterwards.
+  void SettleIt() {
+    bool settled = false;
+    Start(disk_->Settle(), [&settled] { settled = true; });
+    while (!settled) ASSERT_TRUE(memory_.Pump());
+    EXPECT_EQ(memory_.waiting(), 0U);
   }
   void PumpAll() {
     while (memory_.Pump()) {
@@ -118,6 +125,36 @@ TEST_F(BackgroundTest, AFlushThatFailedFailsClosing) {
   const auto report = Await(Check(memory_), memory_);
   ASSERT_TRUE(report.ok());
   EXPECT_TRUE(report->clean());
+}
+
+TEST_F(BackgroundTest, AfterSettlingNothingReachesTheStorage) {
+  SettleIt();  // nothing has to be waited for
+  WriteUntilACommitBegins();
+  SettleIt();
+  EXPECT_TRUE(FlushIt().ok());
+  // Discards, whose room is given back.
+  int given_back = 0;
+  memory_.on_request = [&given_back](const Request& request) {
+    if (request.operation == Operation::kWriteZeroes) ++given_back;
+    return absl::OkStatus();
+  };
+  for (uint64_t block = 0; memory_.waiting() == 0; ++block) {
+    ASSERT_LT(block, kBlocks);
+    ASSERT_TRUE(Await(Discard(*disk_, block * kMinBlockBytes, kMinBlockBytes), memory_).ok());
+  }
+  given_back = 0;
+  SettleIt();
+  EXPECT_GT(given_back, 0);
+  Close();
+}
+
+TEST_F(BackgroundTest, WhatFailsWhileSettlingFailsTheNextFlush) {
+  WriteUntilACommitBegins();
+  failing_flushes_ = 1;
+  SettleIt();
+  ASSERT_EQ(failing_flushes_, 0);
+  EXPECT_TRUE(absl::IsInternal(FlushIt()));
+  Close();
 }
 
 }  // namespace

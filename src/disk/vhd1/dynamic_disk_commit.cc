@@ -112,6 +112,11 @@ Task<absl::Status> DynamicDisk::RunCommit() {
   co_return status;
 }
 
+// Only requests begin a commit, and what is done besides (space given back) is part of one.
+Task<void> DynamicDisk::Settle() {
+  while (committing_) co_await commit_ended_.Wait();
+}
+
 Task<absl::Status> DynamicDisk::Close() {
   if (geometry_.read_only) {
     if (parent_ == nullptr) co_return absl::OkStatus();
