@@ -135,12 +135,13 @@ void ReportSpace(Storage& storage, const BlockTable& table, Examination& found) 
     end = std::max(end, blocks_end);
   }
   pass_others(UINT64_MAX);
-  end = std::min(end, storage.size());
+  // Where blocks are cut off, this is where they would end.
+  end = std::max(std::min(end, storage.size()), blocks_end);
   found.data_end = (end + kSectorBytes - 1) / kSectorBytes * kSectorBytes;
   const uint64_t footer_at = found.footers.last.ok() ? found.footers.last_offset : storage.size();
   if (footer_at > end && footer_at - end >= kAlignmentBytes) {
     found.leaks.push_back({.offset = end, .length = footer_at - end});
-  } else if (footer_at < end) {
+  } else if (found.footers.last.ok() && footer_at < end) {
     report.Add(Repairable(Severity::kWarning, footer_at, "Footer",
                           "lies within the last block, whose end it hides"));
   }
@@ -163,13 +164,17 @@ Task<absl::Status> ReadTable(Storage& storage, const Progress& progress, Examina
     if (progress && block % 65536 == 0) progress(uint64_t{block} * 4, table_bytes);
     const uint64_t offset = location * kSectorBytes;
     std::string message;
-    if (offset + span > storage.size()) {
-      message =
-          absl::StrCat("the block at ", offset, " ends past the file's end, ", storage.size());
+    if (offset >= found.footers.last_offset) {
+      message = absl::StrCat("the block at ", offset, " lies past the file's end, ",
+                             found.footers.last_offset);
     } else if (image.OverlapsMetadata(offset, span)) {
       message = absl::StrCat("the block at ", offset, " lies on the header or the table");
     } else {
       found.blocks.push_back({.block = block, .offset = offset});
+      if (offset + span <= storage.size()) return;
+      report.Add(Repairable(
+          Severity::kError, table.EntryOffset(block), absl::StrCat("BAT[", block, "]"),
+          absl::StrCat("the block at ", offset, " ends past the file's end, ", storage.size())));
       return;
     }
     found.outside.push_back(block);
@@ -186,6 +191,30 @@ Task<absl::Status> ReadTable(Storage& storage, const Progress& progress, Examina
   ReportSpace(storage, table, found);
   if (progress) progress(table_bytes, table_bytes);
   co_return absl::OkStatus();
+}
+
+// Entries past the disk's end, which a shrink that was interrupted leaves: once the disk grew they
+// would be blocks, in room that others may have got meanwhile.
+Task<absl::Status> ReadPastTheEnd(Storage& storage, Examination& found) {
+  const Image& image = *found.image;
+  const uint64_t first = image.header->table_offset + uint64_t{image.blocks()} * 4;
+  // Where blocks lie on the table, it may be shorter than it says.
+  if (!found.outside.empty() || first >= found.footers.last_offset) co_return absl::OkStatus();
+  const uint64_t there = (found.footers.last_offset - first) / 4;
+  const uint64_t entries = image.header->max_table_entries - image.blocks();
+  const auto count = static_cast<uint32_t>(std::min<uint64_t>({entries, there, kMaxBlocks}));
+  BlockTable table(storage, first, count);
+  uint32_t used = 0;
+  const auto look = [&](uint32_t entry, uint32_t /*location*/) {
+    ++used;
+    found.past_the_end = image.blocks() + entry + 1;
+  };
+  absl::Status status = co_await table.ForEachInFile(look);
+  if (used != 0) {
+    found.report.Add(Repairable(Severity::kNote, first, "BAT",
+                                absl::StrCat(used, " entries past the disk's end are in use")));
+  }
+  co_return status;
 }
 
 }  // namespace
@@ -217,6 +246,7 @@ Task<absl::StatusOr<Examination>> Examine(Storage& storage, const Progress& prog
   CO_RETURN_IF_ERROR(status);
   if (found.image.has_value()) {
     status = co_await ReadTable(storage, progress, found);
+    if (status.ok()) status = co_await ReadPastTheEnd(storage, found);
     CO_RETURN_IF_ERROR(status);
   }
   co_return found;

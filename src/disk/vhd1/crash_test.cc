@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -165,6 +166,147 @@ TEST_P(VhdCrashTest, GoesOnAfterCrashes) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, VhdCrashTest, testing::Values(Type::kDynamic, Type::kDifferencing));
+
+// Resizing that is cut off anywhere: the image has the old size or the new one, and what was cut
+// off never comes back, whoever has its room by now.
+class VhdResizeCrashTest : public VhdCrashTest {
+ protected:
+  static constexpr uint64_t kBlock = kMinBlockBytes;
+  static constexpr uint64_t kSmallBytes = 2 * kBlock + 3 * 512;
+
+  std::vector<MemoryStorage*> Both(MemoryStorage& image) { return {&image, &parent_}; }
+  std::unique_ptr<Disk> OpenIt(MemoryStorage& image) {
+    auto disk = Await(Open(std::make_unique<BorrowedStorage>(image), Options()), Both(image));
+    CHECK_OK(disk.status());
+    return *std::move(disk);
+  }
+  void Write(Disk& disk, MemoryStorage& image, uint64_t offset, uint64_t length, uint8_t value) {
+    const std::vector<uint8_t> bytes(length, value);
+    ASSERT_TRUE(Await(WriteAt(disk, offset, bytes), Both(image)).ok());
+  }
+  // What a sector of the disk holds where it isn't its image's.
+  [[nodiscard]] std::vector<uint8_t> Unwritten(uint64_t sector) const {
+    std::vector<uint8_t> bytes(512);
+    if (GetParam() == Type::kDifferencing) ParentSector(sector, bytes);
+    return bytes;
+  }
+  // Whether sectors hold `value`, or nothing of this image when there is none.
+  void ExpectAll(std::span<const uint8_t> disk, uint64_t begin, uint64_t end,
+                 std::optional<uint8_t> value) {
+    for (uint64_t at = begin; at < end; at += 512) {
+      const auto sector = disk.subspan(at, 512);
+      const auto wanted = value ? std::vector<uint8_t>(512, *value) : Unwritten(at / 512);
+      ASSERT_TRUE(std::ranges::equal(sector, wanted)) << at;
+    }
+  }
+  // All blocks but the second, those that will be cut off first in the file.
+  void Fill(MemoryStorage& image) {
+    CreateOptions options = {
+        .size_bytes = kDiskBytes, .type = GetParam(), .block_size_bytes = kMinBlockBytes};
+    options.parent = {.relative_path = "base.vhd", .absolute_path = "", .linkage = parent_id_};
+    ASSERT_TRUE(Await(Create(image, options), image).ok());
+    std::unique_ptr<Disk> disk = OpenIt(image);
+    for (uint64_t at = kDiskBytes - kBlock; at > kBlock; at -= kBlock) {
+      Write(*disk, image, at, kBlock, 1);
+    }
+    Write(*disk, image, 0, kBlock, 1);
+    ASSERT_TRUE(Await(disk->Close(), Both(image)).ok());
+  }
+  // The image goes on, whatever size it has: its second block takes what room there is.
+  void GoOn(MemoryStorage& image) {
+    std::unique_ptr<Disk> disk = OpenIt(image);
+    Write(*disk, image, kBlock, kBlock, 2);
+    ASSERT_TRUE(Await(disk->Close(), Both(image)).ok());
+  }
+  std::vector<uint8_t> Contents(MemoryStorage& image) {
+    const auto report = Await(Check(image), image);
+    CHECK_OK(report.status());
+    EXPECT_TRUE(report->sound()) << report->problems.front().message;
+    std::unique_ptr<Disk> disk = OpenIt(image);
+    std::vector<uint8_t> bytes(disk->geometry().size_bytes);
+    CHECK_OK(Await(ReadAt(*disk, 0, bytes), Both(image)));
+    CHECK_OK(Await(disk->Close(), Both(image)));
+    return bytes;
+  }
+  static absl::Status ResizeIt(Storage& storage, MemoryStorage& image, uint64_t bytes) {
+    return Await(Resize(storage, {.size_bytes = bytes, .discard_data = true}), image);
+  }
+  // Footers that differ are to be repaired first; all else that a crash leaves isn't.
+  static absl::Status ResizeCrashed(MemoryStorage& image, uint64_t bytes) {
+    const auto report = Await(Check(image), image);
+    if (!report.ok()) return report.status();
+    if (!report->clean() && report->problems.front().field == "FooterCopy") {
+      const auto repaired = Await(Repair(image), image);
+      if (!repaired.ok()) return repaired.status();
+    }
+    return ResizeIt(image, image, bytes);
+  }
+};
+
+TEST_P(VhdResizeCrashTest, WhatAShrinkCutOffDoesNotComeBack) {
+  MemoryStorage image({.path = "child.vhd", .immediate = true});
+  Fill(image);
+  CrashRecorder recorder(image);
+  ASSERT_TRUE(ResizeIt(recorder, image, kSmallBytes).ok());
+  for (size_t at = 0; at <= recorder.events(); ++at) {
+    for (uint64_t fate = 0; fate < 3; ++fate) {
+      SCOPED_TRACE(absl::StrCat("after ", at, " of ", recorder.events(), ", fate ", fate));
+      MemoryStorage crashed({.path = "child.vhd", .immediate = true});
+      recorder.Replay(at, fate, crashed);
+      const bool shrunk = Contents(crashed).size() == kSmallBytes;
+      GoOn(crashed);
+      if (!shrunk) {
+        ASSERT_TRUE(ResizeCrashed(crashed, kSmallBytes).ok());
+      }
+      ASSERT_TRUE(ResizeCrashed(crashed, kDiskBytes).ok());
+      const std::vector<uint8_t> grown = Contents(crashed);
+      ASSERT_EQ(grown.size(), kDiskBytes);
+      ExpectAll(grown, 0, kBlock, 1);
+      ExpectAll(grown, kBlock, 2 * kBlock, 2);
+      ExpectAll(grown, 2 * kBlock, kSmallBytes, 1);
+      ExpectAll(grown, kSmallBytes, kDiskBytes, std::nullopt);
+      const auto repaired = Await(Repair(crashed), crashed);
+      ASSERT_TRUE(repaired.ok());
+      EXPECT_TRUE(Await(Check(crashed), crashed)->clean());
+    }
+  }
+}
+
+TEST_P(VhdResizeCrashTest, GrowingAfterAnInterruptedShrinkIsAllOrNothing) {
+  MemoryStorage image({.path = "child.vhd", .immediate = true});
+  Fill(image);
+  // Died as soon as the new size was there.
+  MemoryStorage shrunk({.path = "child.vhd", .immediate = true});
+  {
+    CrashRecorder recorder(image);
+    ASSERT_TRUE(ResizeIt(recorder, image, kSmallBytes).ok());
+    recorder.Replay(3, 0, shrunk);
+  }
+  const auto report = Await(Check(shrunk), shrunk);
+  ASSERT_TRUE(report.ok());
+  EXPECT_TRUE(std::ranges::any_of(report->problems, [](const Problem& problem) {
+    return problem.field == "BAT" && problem.severity == Severity::kNote;
+  }));
+  GoOn(shrunk);
+  CrashRecorder recorder(shrunk);
+  ASSERT_TRUE(ResizeIt(recorder, shrunk, kDiskBytes).ok());
+  for (size_t at = 0; at <= recorder.events(); ++at) {
+    for (uint64_t fate = 0; fate < 3; ++fate) {
+      SCOPED_TRACE(absl::StrCat("after ", at, " of ", recorder.events(), ", fate ", fate));
+      MemoryStorage crashed({.path = "child.vhd", .immediate = true});
+      recorder.Replay(at, fate, crashed);
+      const std::vector<uint8_t> contents = Contents(crashed);
+      ASSERT_TRUE(contents.size() == kSmallBytes || contents.size() == kDiskBytes);
+      ExpectAll(contents, 0, kBlock, 1);
+      ExpectAll(contents, kBlock, 2 * kBlock, 2);
+      ExpectAll(contents, 2 * kBlock, kSmallBytes, 1);
+      ExpectAll(contents, kSmallBytes, contents.size(), std::nullopt);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, VhdResizeCrashTest,
+                         testing::Values(Type::kDynamic, Type::kDifferencing));
 
 }  // namespace
 }  // namespace bothy::disk::vhd1

@@ -29,7 +29,8 @@ DynamicDisk::DynamicDisk(std::unique_ptr<Storage> storage, const Image& image,
       bitmap_bytes_(image_.header->bitmap_bytes()),
       table_(*storage_, image_.header->table_offset, image_.blocks()),
       bitmaps_(bitmap_bytes_, static_cast<uint32_t>(block_bytes_ / kSectorBytes), cache_bytes),
-      space_(*storage_, image_, table_, in_flight_) {}
+      flush_(*storage_),
+      space_(*storage_, image_, table_, in_flight_, flush_) {}
 
 DynamicDisk::~DynamicDisk() { CHECK(in_flight_.EndedBefore(in_flight_.next_number())); }
 
@@ -47,11 +48,6 @@ void DynamicDisk::Submit(Request& request) {
 
 // The common case, without a coroutine: a block that is wholly there.
 bool DynamicDisk::Forward(Request& request) {
-  if (request.operation == Operation::kFlush) {
-    if (committing_ || uncommitted() != 0) return false;
-    storage_->Submit(request);
-    return true;
-  }
   if (request.operation != Operation::kRead && request.operation != Operation::kWrite) return false;
   const Piece piece = PieceAt(request, 0);
   if (piece.length != request.length || !table_.IsLoaded(piece.block)) return false;
@@ -81,7 +77,7 @@ void DynamicDisk::Forwarded::Complete(absl::Status status) {
 
 Task<absl::Status> DynamicDisk::Perform(Request& request) {
   if (request.operation == Operation::kFlush) {
-    absl::Status status = co_await Commit();
+    absl::Status status = co_await CommitForGuest();
     co_return status;
   }
   const InFlightList::Scope scope(in_flight_);

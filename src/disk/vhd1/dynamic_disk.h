@@ -2,7 +2,7 @@
 //
 // What survives a crash. The format has no log, only pointers (the table) and, before each block, a
 // bitmap that says which sectors are present. Both change in memory first. A commit, which is what
-// a flush does when there are changes, makes them durable in this order:
+// a flush is, makes them durable in this order:
 //
 //   1. bitmaps of blocks that the file's table doesn't point to yet; then a flush, with which all
 //      data written so far is durable too;
@@ -17,7 +17,9 @@
 // costs its data's write alone. Data begins on pages of the file, for mapping and for a host that
 // writes pages.
 //
-// A commit begins by itself when many entries wait for one. All that waits together shares it.
+// A commit begins by itself when many entries wait for one. All that waits together shares it. When
+// a flush of the file fails that the guest didn't ask for, the guest's next flush fails with the
+// same error, and so do those under way (storage_flush.h); Close counts as one.
 #pragma once
 
 #include <coroutine>
@@ -34,6 +36,7 @@
 #include "disk/vhd1/file_space.h"
 #include "disk/vhd1/image.h"
 #include "disk/vhd1/in_flight.h"
+#include "disk/vhd1/storage_flush.h"
 #include "disk/vhd1/wait_list.h"
 
 namespace bothy::disk::vhd1 {
@@ -49,6 +52,7 @@ class DynamicDisk final : public Disk {
   [[nodiscard]] const Geometry& geometry() const override { return geometry_; }
   Task<absl::StatusOr<Extent>> MapExtent(uint64_t offset) override;
   Task<absl::StatusOr<Presence>> FindPresence(uint64_t offset) override;
+  Task<void> Settle() override;
   Task<absl::Status> Close() override;
   [[nodiscard]] std::string_view format() const override { return "vhd1"; }
   [[nodiscard]] const std::string& path() const override { return storage_->path(); }
@@ -122,10 +126,11 @@ class DynamicDisk final : public Disk {
   Task<absl::Status> MarkPresent(std::vector<Mark>& marks);
   void FreeBlock(uint32_t block);
 
+  // What a flush of the guest is.
+  Task<absl::Status> CommitForGuest();
   // Everything that completed before is durable afterwards.
   Task<absl::Status> Commit();
   Task<absl::Status> RunCommit();
-  [[nodiscard]] size_t uncommitted() const;
   // Begins a commit, or waits for one, before too much waits for it.
   Task<absl::Status> LimitUncommitted();
 
@@ -139,6 +144,7 @@ class DynamicDisk final : public Disk {
   BlockTable table_;
   BitmapCache bitmaps_;
   InFlightList in_flight_;
+  StorageFlush flush_;
   FileSpace space_;
 
   // Commits are numbered from 1.

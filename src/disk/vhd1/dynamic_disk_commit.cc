@@ -17,8 +17,6 @@ constexpr size_t kTooManyChanges = 2048;
 
 }  // namespace
 
-size_t DynamicDisk::uncommitted() const { return table_.dirty() + bitmaps_.dirty(); }
-
 Task<absl::Status> DynamicDisk::LimitUncommitted() {
   const size_t bitmaps = bitmaps_.dirty();
   const size_t most_bitmaps = bitmaps_.most_dirty();
@@ -27,10 +25,16 @@ Task<absl::Status> DynamicDisk::LimitUncommitted() {
     co_return status;
   }
   if (!committing_ && (table_.dirty() >= kManyChanges || bitmaps >= most_bitmaps / 2)) {
-    // Whoever flushes next hears of an error: what wasn't committed stays uncommitted.
+    // What wasn't committed stays uncommitted, and of a flush that failed the next one will tell.
     Start(Commit(), [](const absl::Status&) {});
   }
   co_return absl::OkStatus();
+}
+
+Task<absl::Status> DynamicDisk::CommitForGuest() {
+  const uint64_t failures_before = flush_.failures();
+  absl::Status status = co_await Commit();
+  co_return flush_.Answer(failures_before, std::move(status));
 }
 
 Task<absl::Status> DynamicDisk::Commit() {
@@ -55,7 +59,7 @@ Task<absl::Status> DynamicDisk::RunCommit() {
   if (commit_failed_) {
     // Any part of the failed one may be in the file: a block counted as unreachable here may be
     // reachable already, and its data has to be there before its bitmap says so.
-    absl::Status status = co_await Flush(*storage_);
+    absl::Status status = co_await flush_.Run();
     CO_RETURN_IF_ERROR(status);
   }
   const std::vector<BlockTable::Change> changes = table_.BeginCommit();
@@ -83,7 +87,7 @@ Task<absl::Status> DynamicDisk::RunCommit() {
   }
   co_await writes.AtMost(0);
   absl::Status status = writes.status();
-  if (status.ok()) status = co_await Flush(*storage_);
+  if (status.ok()) status = co_await flush_.Run();
 
   if (status.ok() && (reachable_bitmaps || !changes.empty())) {
     for (const BitmapCache::Change& change : bitmaps) {
@@ -94,7 +98,7 @@ Task<absl::Status> DynamicDisk::RunCommit() {
     co_await writes.AtMost(0);
     status = writes.status();
     if (status.ok()) status = co_await table_.WriteCommit();
-    if (status.ok()) status = co_await Flush(*storage_);
+    if (status.ok()) status = co_await flush_.Run();
   }
 
   table_.EndCommit(status.ok());
@@ -108,18 +112,25 @@ Task<absl::Status> DynamicDisk::RunCommit() {
   co_return status;
 }
 
+// Only requests begin a commit, and what is done besides (space given back) is part of one.
+Task<void> DynamicDisk::Settle() {
+  while (committing_) co_await commit_ended_.Wait();
+}
+
 Task<absl::Status> DynamicDisk::Close() {
   if (geometry_.read_only) {
     if (parent_ == nullptr) co_return absl::OkStatus();
     absl::Status status = co_await parent_->Close();
     co_return status;
   }
+  const uint64_t failures_before = flush_.failures();
   absl::Status status = co_await Commit();
   if (status.ok()) {
     absl::Status trimmed = co_await space_.Reclaim(SIZE_MAX);
     if (trimmed.ok()) trimmed = co_await space_.Trim();
     status = trimmed;
   }
+  status = flush_.Answer(failures_before, std::move(status));
   if (parent_ != nullptr) {
     absl::Status closed = co_await parent_->Close();
     if (status.ok()) status = closed;

@@ -216,6 +216,9 @@ TEST(FailingHostTest, ErrorsOfAnyAccessLeaveTheImageGood) {
     EXPECT_GT(load.errors(), 0U);
     failing = false;
     EXPECT_EQ(load.Verify(), "");
+    // The first one may tell of flushes that failed and weren't the guest's.
+    const absl::Status told = Await(Flush(**disk), memory);
+    static_cast<void>(told);
     EXPECT_TRUE(Await((*disk)->Close(), memory).ok());
     const auto report = Await(Check(memory), memory);
     ASSERT_TRUE(report.ok());

@@ -136,14 +136,32 @@ std::vector<Move> MovesTogether(Examination& found) {
   return moves;
 }
 
+// Of blocks that the file's end cuts off what is left stays, and the rest is zero.
+Task<absl::Status> CompleteBlocks(Storage& storage, const Examination& found) {
+  const uint64_t file_bytes = storage.size();
+  if (found.data_end <= file_bytes) co_return absl::OkStatus();
+  // Blocks that were dropped, since they lay past the end, mustn't turn up within it.
+  absl::Status status = co_await Flush(storage);
+  // The footer at the new end first: the old one may be the only good one.
+  if (status.ok()) status = co_await WriteFooters(storage, *found.footer, found.data_end);
+  const uint64_t end = found.footers.last_offset;
+  if (status.ok() && end < file_bytes) {
+    status = co_await WriteZeroes(storage, end, file_bytes - end);
+  }
+  co_return status;
+}
+
 Task<absl::Status> RepairBlocks(Storage& storage, const Progress& progress, Examination& found) {
   const Image& image = *found.image;
   for (const uint32_t block : found.outside) {
     absl::Status status = co_await WriteEntry(storage, image, block, BlockTable::kUnused);
     CO_RETURN_IF_ERROR(status);
   }
+  absl::Status status = co_await WriteUnused(storage, image, found.past_the_end);
+  if (status.ok()) status = co_await CompleteBlocks(storage, found);
+  CO_RETURN_IF_ERROR(status);
   const std::vector<Move> apart = MovesApart(storage, found);
-  absl::Status status = co_await PerformMoves(storage, image, apart, progress);
+  status = co_await PerformMoves(storage, image, apart, progress);
   CO_RETURN_IF_ERROR(status);
   const std::vector<Move> together = MovesTogether(found);
   status = co_await PerformMoves(storage, image, together, progress);
@@ -179,6 +197,15 @@ Task<absl::Status> WriteEntry(Storage& storage, const Image& image, uint32_t blo
   const std::span<const uint8_t> data(bytes);
   absl::Status status =
       co_await WriteAt(storage, image.header->table_offset + uint64_t{block} * 4, data);
+  co_return status;
+}
+
+Task<absl::Status> WriteUnused(Storage& storage, const Image& image, uint32_t end) {
+  if (end <= image.blocks()) co_return absl::OkStatus();
+  const std::vector<uint8_t> unused(size_t{end - image.blocks()} * 4, 0xFF);
+  const std::span<const uint8_t> data(unused);
+  absl::Status status =
+      co_await WriteAt(storage, image.header->table_offset + uint64_t{image.blocks()} * 4, data);
   co_return status;
 }
 

@@ -146,6 +146,52 @@ TEST_F(RepairTest, LetsBlocksOutsideTheFileReadAsZero) {
   EXPECT_TRUE(CheckIt().sound());
 }
 
+TEST_F(RepairTest, KeepsWhatIsLeftOfABlockThatTheFilesEndCutsOff) {
+  for (const uint64_t lost : {4096U, 1024U, kMinBlockBytes - 488}) {
+    storage_.Truncate(0);
+    history_ = SectorHistory(kDiskBytes / 512);
+    Make();
+    RepairIt();
+    uint32_t last = FirstAllocated();
+    for (uint32_t block = last; block < kDiskBytes / kMinBlockBytes; ++block) {
+      if (Entry(block) != 0xFFFFFFFF && Entry(block) > Entry(last)) last = block;
+    }
+    std::vector<uint8_t> whole(kDiskBytes);
+    ASSERT_TRUE(Await(ReadAt(*OpenIt(), 0, whole), storage_).ok());
+    // The footer, and the end of a block.
+    storage_.Truncate(storage_.size() - lost);
+    EXPECT_FALSE(CheckIt().sound());
+    const uint32_t location = Entry(last);
+    RepairIt();
+    EXPECT_EQ(Entry(last), location);
+    std::vector<uint8_t> left(kDiskBytes);
+    ASSERT_TRUE(Await(ReadAt(*OpenIt(), 0, left), storage_).ok());
+    const uint64_t block_end = uint64_t{last + 1} * kMinBlockBytes;
+    std::fill_n(whole.begin() + static_cast<ptrdiff_t>(block_end - (lost - 512)), lost - 512, 0);
+    EXPECT_TRUE(left == whole) << lost;
+  }
+}
+
+TEST_F(RepairTest, CompletesABlockThatReachesPastAFooterThatIsGood) {
+  Make();
+  RepairIt();
+  const uint32_t block = FirstAllocated();
+  uint64_t last = 0;
+  for (uint32_t other = 0; other < kDiskBytes / kMinBlockBytes; ++other) {
+    if (Entry(other) != 0xFFFFFFFF) last = std::max<uint64_t>(last, Entry(other));
+  }
+  // Only there is a good one.
+  storage_.Poke(0, std::vector<uint8_t>(512));
+  SetEntry(block, static_cast<uint32_t>(last + 8));
+  const auto repaired = Await(Repair(storage_), storage_);
+  ASSERT_TRUE(repaired.ok()) << repaired.status();
+  EXPECT_TRUE(CheckIt().sound());
+  std::vector<uint8_t> bytes(512);
+  ASSERT_TRUE(
+      Await(ReadAt(*OpenIt(), uint64_t{block + 1} * kMinBlockBytes - 512, bytes), storage_).ok());
+  EXPECT_TRUE(std::ranges::all_of(bytes, [](uint8_t byte) { return byte == 0; }));
+}
+
 TEST_F(RepairTest, GivesLeakedRoomBack) {
   Make();
   const uint32_t block = FirstAllocated();

@@ -124,6 +124,41 @@ Task<absl::Status> GrowTable(Storage& storage, const Footer& footer, uint32_t en
   co_return status;
 }
 
+// Lets the sectors of the last block that are past the disk's end read as new ones do.
+Task<absl::Status> ClearTail(Storage& storage, const Examination& found) {
+  const Image& image = *found.image;
+  const uint64_t kept = image.disk_bytes() % image.header->block_size;
+  const auto last = std::ranges::find(found.blocks, image.blocks() - 1, &FoundBlock::block);
+  if (kept == 0 || last == found.blocks.end()) co_return absl::OkStatus();
+  absl::Status status;
+  if (image.footer.type != DiskType::kDifferencing) {
+    status = co_await WriteZeroes(storage, last->offset + image.header->bitmap_bytes() + kept,
+                                  image.header->block_size - kept);
+    co_return status;
+  }
+  // As the parent has them: they aren't here.
+  std::vector<uint8_t> bitmap(image.header->bitmap_bytes());
+  const std::span<uint8_t> bytes(bitmap);
+  status = co_await ReadAt(storage, last->offset, bytes);
+  CO_RETURN_IF_ERROR(status);
+  const uint64_t sector = kept / kSectorBytes;
+  bitmap[sector / 8] &= static_cast<uint8_t>(~(0xFF >> (sector % 8)));
+  std::fill(bitmap.begin() + static_cast<ptrdiff_t>(sector / 8 + 1), bitmap.end(), uint8_t{0});
+  status = co_await WriteAt(storage, last->offset, bytes);
+  co_return status;
+}
+
+// Before the disk gets `blocks`: what is past its end now, where a shrink that was interrupted
+// leaves what it was going to cut off, isn't to become part of it. Durable on return.
+Task<absl::Status> ClearPastTheEnd(Storage& storage, uint32_t blocks, const Examination& found) {
+  const Image& image = *found.image;
+  absl::Status status = co_await ClearTail(storage, found);
+  CO_RETURN_IF_ERROR(status);
+  status = co_await WriteUnused(storage, image, blocks);
+  if (status.ok()) status = co_await Flush(storage);
+  co_return status;
+}
+
 // Lets blocks past the new end read as never written, and the last one's tail as zero.
 Task<absl::Status> CutBlocks(Storage& storage, uint64_t size_bytes, const Examination& found) {
   const Image& image = *found.image;
@@ -176,6 +211,9 @@ Task<absl::Status> ResizeDynamic(Storage& storage, const ResizeOptions& options,
           "size_bytes: ", options.size_bytes, " makes more than ", kMaxBlocks, " blocks"));
     }
     status = co_await GrowTable(storage, image.footer, static_cast<uint32_t>(blocks), found);
+    if (status.ok()) {
+      status = co_await ClearPastTheEnd(storage, static_cast<uint32_t>(blocks), found);
+    }
     CO_RETURN_IF_ERROR(status);
     status = co_await WriteFooters(storage, footer, found.data_end);
     co_return status;

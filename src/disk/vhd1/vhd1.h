@@ -82,9 +82,9 @@ using Progress = std::function<void(uint64_t done, uint64_t total)>;
 Task<absl::StatusOr<CheckReport>> Check(Storage& storage, Progress progress = nullptr);
 
 // Puts right what can be: restores the footer and its copy, finds the footer of a fixed image that
-// lost its own, gives blocks that share space their own copy, lets blocks that point outside the
-// file read as never written, and gives back space that nothing refers to. Returns what Check
-// found before.
+// lost its own, gives blocks that share space their own copy, fills up with zeros what the file's
+// end cuts off of blocks, lets blocks that lie past it read as never written, drops blocks past the
+// disk's end, and gives back space that nothing refers to. Returns what Check found before.
 Task<absl::StatusOr<CheckReport>> Repair(Storage& storage, Progress progress = nullptr);
 
 struct ResizeOptions {
@@ -92,7 +92,9 @@ struct ResizeOptions {
   // Shrinking cuts blocks off that hold data; without it that is FailedPrecondition.
   bool discard_data = false;
 };
-// New space reads as zero (of a differencing image: as its parent, zero past that one's end).
+// New space reads as zero (of a differencing image: as its parent, zero past that one's end), also
+// after a Resize that was interrupted. One of a dynamic or differencing image that is interrupted
+// leaves the old size or the new one.
 Task<absl::Status> Resize(Storage& storage, const ResizeOptions& options);
 
 // Changes what a differencing image says of its parent; paths that are empty stay as they are, and

@@ -159,7 +159,12 @@ bool FileMappings::Map(const PageRun& run, int fd, uint64_t file_offset) {
 }
 
 void FileMappings::Forget(const PageRun& run) {
-  runs_.erase(run.offset);
+  const auto forgotten = runs_.find(run.offset);
+  const Mapped& mapped = forgotten->second;
+  uint64_t& end = forgotten_ends_[mapped.fd];
+  end = std::max(end, mapped.file_offset + mapped.length);
+  unsynced_.insert(mapped.fd);
+  runs_.erase(forgotten);
   bytes_.fetch_sub(run.length, std::memory_order_relaxed);
   count_.store(runs_.size(), std::memory_order_relaxed);
 }
@@ -179,23 +184,21 @@ std::vector<PageRun> FileMappings::Runs() const {
   return runs;
 }
 
-std::vector<int> FileMappings::Descriptors() const {
-  std::vector<int> descriptors;
-  for (const auto& [offset, mapped] : runs_) descriptors.push_back(mapped.fd);
-  std::sort(descriptors.begin(), descriptors.end());
-  descriptors.erase(std::unique(descriptors.begin(), descriptors.end()), descriptors.end());
-  return descriptors;
+std::vector<int> FileMappings::TakeUnsynced() {
+  std::set<int> descriptors = std::exchange(unsynced_, {});
+  for (const auto& [offset, mapped] : runs_) descriptors.insert(mapped.fd);
+  return {descriptors.begin(), descriptors.end()};
 }
 
 std::vector<PageRun> FileMappings::TruncatedRuns() const {
   std::map<int, uint64_t> sizes;
-  for (const int fd : Descriptors()) {
-    struct stat status {};
-    const bool file = ::fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
-    sizes[fd] = file ? static_cast<uint64_t>(status.st_size) : UINT64_MAX;
-  }
   std::vector<PageRun> runs;
   for (const auto& [offset, mapped] : runs_) {
+    if (!sizes.contains(mapped.fd)) {
+      struct stat status {};
+      const bool file = ::fstat(mapped.fd, &status) == 0 && S_ISREG(status.st_mode);
+      sizes[mapped.fd] = file ? static_cast<uint64_t>(status.st_size) : UINT64_MAX;
+    }
     if (mapped.file_offset + mapped.length > sizes[mapped.fd]) {
       runs.push_back({.offset = offset, .length = mapped.length});
     }
@@ -204,8 +207,8 @@ std::vector<PageRun> FileMappings::TruncatedRuns() const {
 }
 
 absl::Status FileMappings::Check() const {
-  std::map<int, uint64_t> ends;
-  for (const int fd : watched_) ends[fd] = 0;
+  std::map<int, uint64_t> ends = forgotten_ends_;
+  for (const int fd : watched_) ends.try_emplace(fd, 0);
   for (const auto& [offset, mapped] : runs_) {
     uint64_t& end = ends[mapped.fd];
     end = std::max(end, mapped.file_offset + mapped.length);

@@ -29,15 +29,17 @@ class FileMappings {
   bool Map(const PageRun& run, int fd, uint64_t file_offset);
   // Check looks at `fd`, too, of which nothing need be mapped. False when it did already.
   bool Watch(int fd) { return watched_.insert(fd).second; }
-  // `run`, one of Runs(), is something else now.
+  // `run`, one of Runs(), is something else now. What was stored to it is in the file, but need not
+  // be durable yet; and the file has to keep it.
   void Forget(const PageRun& run);
   [[nodiscard]] bool Contains(uint64_t offset) const;
   [[nodiscard]] std::vector<PageRun> Runs() const;
-  // Of the files.
-  [[nodiscard]] std::vector<int> Descriptors() const;
+  // The files that a flush has to sync: of which something is mapped, or was, and was forgotten
+  // since the last call.
+  [[nodiscard]] std::vector<int> TakeUnsynced();
   // The runs with bytes that their file has no longer.
   [[nodiscard]] std::vector<PageRun> TruncatedRuns() const;
-  // Whether the files are still there and have what is mapped of them, also those of Watch.
+  // Whether the files are still there and have what is or was mapped of them, also those of Watch.
   [[nodiscard]] absl::Status Check() const;
 
   [[nodiscard]] uint64_t bytes() const { return bytes_.load(std::memory_order_relaxed); }
@@ -54,6 +56,8 @@ class FileMappings {
   const uint32_t max_mappings_;
   std::map<uint64_t, Mapped> runs_;  // by offset in the window
   std::set<int> watched_;
+  std::map<int, uint64_t> forgotten_ends_;  // by descriptor: how far what was forgotten reached
+  std::set<int> unsynced_;                  // of what was forgotten
   std::atomic<uint64_t> bytes_{0};
   std::atomic<uint64_t> count_{0};
 };

@@ -357,6 +357,21 @@ TEST_F(PmemImageTest, PagesThatCouldNotBeAccessedAreOnDemandAfterwards) {
   EXPECT_EQ(OnDisk(path, ImageType::kRaw, kMiB + 16), 2U);
 }
 
+TEST_F(PmemImageTest, WhatWasMappedOfATruncatedFileIsMissedByEveryFlush) {
+  SKIP_WITHOUT_USERFAULTFD();
+  const std::string path = RawFile(4 * kMiB);
+  PmemWindowOptions options;
+  options.watch_files = false;
+  OpenWindow(path, ImageType::kRaw, false, options);
+  ASSERT_TRUE(window_->OnFault(PmemWindow::Suspects::kAll));
+  EXPECT_TRUE(Flush().ok());
+  ASSERT_EQ(::truncate(path.c_str(), 4 * kMiB - kPage), 0);
+  // Nobody has touched what isn't there.
+  EXPECT_TRUE(absl::IsDataLoss(Flush()));
+  EXPECT_TRUE(absl::IsDataLoss(Flush()));
+  EXPECT_FALSE(Close().ok());
+}
+
 TEST_F(PmemImageTest, DeletedFileFailsFlushes) {
   const std::string path = RawFile(2 * kMiB);
   OpenWindow(path, ImageType::kRaw);

@@ -98,7 +98,7 @@ Task<absl::Status> PmemWindow::WriteDirty() {
 }
 
 Task<absl::Status> PmemWindow::SyncMapped() {
-  const std::vector<int> descriptors = files_->Descriptors();
+  const std::vector<int> descriptors = files_->TakeUnsynced();
   for (const int fd : descriptors) {
     SyncOperation sync(loop_, fd);
     const int64_t result = co_await sync;

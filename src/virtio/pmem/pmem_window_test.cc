@@ -1,8 +1,10 @@
 // Windows over a scripted disk: what is filled, tracked, written back, promised.
 #include "virtio/pmem/pmem_window.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -368,6 +370,47 @@ TEST_F(PmemWindowTest, WhoWaitsForAPageWhenTheWindowClosesGoesOn) {
   ASSERT_TRUE(OnLoop([this] { return window_->Close(); }).ok());
   for (std::thread& guest : guests) guest.join();
   window_.reset();
+}
+
+// Of mapped pages that are demand pages now, stores from before are in the host's page cache.
+TEST_F(PmemWindowTest, WhatWasMappedIsSyncedByTheNextFlush) {
+  SKIP_WITHOUT_USERFAULTFD();
+  // Can be mapped shared, but not synced: whoever tries notices.
+  const UniqueFd file(::open("/dev/zero", O_RDWR | O_CLOEXEC));
+  ASSERT_TRUE(file.valid());
+  OpenScripted(2 << 20, false, [&file](ScriptedDisk& disk) {
+    disk.on_map = [&file](uint64_t offset) {
+      return disk::Extent{.kind = disk::Extent::Kind::kFile,
+                          .length = (2 << 20) - offset,
+                          .fd = file.get(),
+                          .file_offset = offset,
+                          .writable = true};
+    };
+  });
+  ASSERT_EQ(window_->state().mapped_bytes, 2U << 20);
+  Store(kPage, 1);
+  ASSERT_TRUE(window_->OnFault(PmemWindow::Suspects::kAll));
+  ASSERT_EQ(window_->state().mapped_bytes, 0U);
+  EXPECT_FALSE(Flush().ok());
+  EXPECT_THAT(window_->state().failure, HasSubstr("fdatasync"));
+  EXPECT_FALSE(Close().ok());
+}
+
+TEST(FileMappingsTest, WhatIsForgottenIsSyncedOnce) {
+  const UniqueFd file(::memfd_create("image", MFD_CLOEXEC));
+  ASSERT_EQ(::ftruncate(file.get(), 2 * kPage), 0);
+  absl::StatusOr<Mapping> window = Mapping::Create(2 * kPage, PROT_READ | PROT_WRITE,
+                                                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0, "a window");
+  ASSERT_TRUE(window.ok());
+  FileMappings mappings(window->bytes(), true, 4);
+  EXPECT_TRUE(mappings.TakeUnsynced().empty());
+  ASSERT_TRUE(mappings.Map({.offset = 0, .length = 2 * kPage}, file.get(), 0));
+  const std::vector<int> one = {file.get()};
+  EXPECT_EQ(mappings.TakeUnsynced(), one);
+  EXPECT_EQ(mappings.TakeUnsynced(), one);  // is still mapped
+  mappings.Forget({.offset = 0, .length = 2 * kPage});
+  EXPECT_EQ(mappings.TakeUnsynced(), one);
+  EXPECT_TRUE(mappings.TakeUnsynced().empty());
 }
 
 // Threads store ever higher numbers, each to words of its own, and flush: what a thread had stored
