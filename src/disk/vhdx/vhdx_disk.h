@@ -13,6 +13,7 @@
 
 #include "disk/disk.h"
 #include "disk/vhdx/bat.h"
+#include "disk/vhdx/flush_tracking_storage.h"
 #include "disk/vhdx/gather.h"
 #include "disk/vhdx/image_file.h"
 #include "disk/vhdx/io_epochs.h"
@@ -56,7 +57,8 @@ class VhdxDisk final : public Disk {
     uint64_t length;
   };
 
-  VhdxDisk(std::unique_ptr<Storage> file, std::unique_ptr<ImageFile> image, OpenOptions options);
+  VhdxDisk(std::unique_ptr<Storage> storage, std::unique_ptr<FlushTrackingStorage> file,
+           std::unique_ptr<ImageFile> image, OpenOptions options);
   Task<absl::Status> OpenParent();
   absl::Status CheckParent(const Disk& parent) const;
 
@@ -75,6 +77,7 @@ class VhdxDisk final : public Disk {
 
   // Everything else.
   Task<absl::Status> Serve(const Request& request);
+  Task<absl::Status> ServeFlush();
   Task<absl::Status> ServePieces(const Request& request);
   Task<absl::Status> ServePiece(Piece piece);
   Task<absl::Status> ReadPiece(Piece piece);
@@ -144,7 +147,8 @@ class VhdxDisk final : public Disk {
   }
   [[nodiscard]] bool has_parent() const { return image_->parameters().has_parent; }
 
-  const std::unique_ptr<Storage> file_;
+  const std::unique_ptr<Storage> owned_storage_;
+  const std::unique_ptr<FlushTrackingStorage> file_;  // over it
   const std::unique_ptr<ImageFile> image_;
   Storage& storage_;  // the file, or what is laid over it
   OpenOptions options_;
@@ -180,6 +184,7 @@ class VhdxDisk::Forwarded final : public Request {
   Request* of_ = nullptr;
   uint64_t epoch_ = 0;
   MetadataStore::FlushTicket ticket_;
+  uint64_t failures_told_ = 0;
 };
 
 }  // namespace bothy::disk::vhdx

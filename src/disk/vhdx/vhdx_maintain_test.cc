@@ -209,6 +209,32 @@ TEST_F(VhdxMaintainTest, ShrinksOnlyWhereThereIsNoData) {
   }
 }
 
+// What a commit in between couldn't flush is lost, whatever the last one says.
+TEST_F(VhdxMaintainTest, ResizingTellsOfEveryFlushThatFailed) {
+  constexpr uint64_t kBlocks = 128 * kBatEntriesPerPage;
+  for (int failing = 0;; ++failing) {
+    SCOPED_TRACE(failing);
+    Make({.disk_bytes = kBlocks * kMiB1});
+    // Something to change in each page of the BAT: more than waits for one commit.
+    for (uint64_t index = 1; index < kBlocks; index += kBatEntriesPerPage) {
+      SetEntry(index, BatEntry(BlockState::kZero, 0));
+    }
+    int flushes = 0;
+    file().on_request = [&](const Request& request) {
+      if (request.operation != Operation::kFlush) return absl::OkStatus();
+      return flushes++ == failing ? absl::DataLossError("EIO") : absl::OkStatus();
+    };
+    const absl::Status status = ResizeTo(kMiB1, true);
+    file().on_request = nullptr;
+    if (status.ok()) {
+      EXPECT_LE(flushes, failing);
+      EXPECT_GT(failing, 7);
+      break;
+    }
+    EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+  }
+}
+
 TEST_F(VhdxMaintainTest, RefusesImpossibleSizes) {
   Make({});
   EXPECT_TRUE(absl::IsInvalidArgument(ResizeTo(0)));
