@@ -209,6 +209,44 @@ TEST_F(VhdxMaintainTest, ShrinksOnlyWhereThereIsNoData) {
   }
 }
 
+// The entries of a differencing image fill whole chunks, past the disk's end too.
+TEST_F(VhdxMaintainTest, GrowingDoesNotBringBackWhatAChildHeld) {
+  Make({.type = Type::kDifferencing});
+  const std::vector<uint8_t> inherited = ReadDisk(7 * kMiB1, kMiB1);
+  WriteDisk(3 * kMiB1, Pattern(4096, 1));
+  WriteDisk(7 * kMiB1, Pattern(4096, 5));
+  WriteDisk(8 * kMiB1, Pattern(kMiB1, 6));
+  ASSERT_TRUE(ResizeTo(4 * kMiB1 + 4096, true).ok());
+  const CheckReport report = CheckFile();
+  EXPECT_TRUE(report.clean());
+  EXPECT_EQ(report.blocks_allocated, 1U);
+  ASSERT_TRUE(ResizeTo(9 * kMiB1).ok());
+  EXPECT_EQ(ReadDisk(3 * kMiB1, 4096), Pattern(4096, 1));
+  EXPECT_EQ(ReadDisk(7 * kMiB1, kMiB1), inherited);
+}
+
+TEST_F(VhdxMaintainTest, GrowingClearsEntriesThatOthersLeft) {
+  // Within the BAT, and moving it.
+  for (const uint64_t size : {9 * kMiB1, 300'000 * kMiB1}) {
+    Make({.type = Type::kDifferencing});
+    const std::vector<uint8_t> inherited = ReadDisk(7 * kMiB1, kMiB1);
+    WriteDisk(7 * kMiB1, Pattern(4096, 5));
+    WriteDisk(3 * kMiB1, Pattern(4096, 1));
+    const BatEntry left = Entry(7);
+    ASSERT_TRUE(ResizeTo(5 * kMiB1, true).ok());
+    SetEntry(7, left);
+    SetEntry(4000, BatEntry(BlockState::kZero, 0));
+    const BatEntry bitmap = Entry(Bat().BitmapIndex(0));
+    ASSERT_TRUE(ResizeTo(size).ok());
+    EXPECT_EQ(Entry(7), BatEntry());
+    EXPECT_EQ(Entry(4000), BatEntry());
+    EXPECT_EQ(Entry(4096), bitmap);
+    EXPECT_EQ(ReadDisk(7 * kMiB1, kMiB1), inherited);
+    EXPECT_EQ(ReadDisk(3 * kMiB1, 4096), Pattern(4096, 1));
+    EXPECT_TRUE(CheckFile().sound());
+  }
+}
+
 // What a commit in between couldn't flush is lost, whatever the last one says.
 TEST_F(VhdxMaintainTest, ResizingTellsOfEveryFlushThatFailed) {
   constexpr uint64_t kBlocks = 128 * kBatEntriesPerPage;
