@@ -211,6 +211,14 @@ Task<absl::Status> VhdxDisk::BeginChanges() {
   co_return absl::OkStatus();
 }
 
+// What is left are commits and the zeroing of freed space. A commit begins only within a request,
+// or within another one; its end has space zeroed, and the end of that begins nothing.
+Task<void> VhdxDisk::Settle() {
+  co_await tables_.WaitUntilIdle();
+  co_await space_.WaitUntilIdle();
+  if (parent_ != nullptr) co_await parent_->Settle();
+}
+
 Task<absl::Status> VhdxDisk::Close() {
   const uint64_t told = file_->failures_told();
   absl::Status status;

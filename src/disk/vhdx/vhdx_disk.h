@@ -35,6 +35,7 @@ class VhdxDisk final : public Disk {
   [[nodiscard]] const Geometry& geometry() const override { return geometry_; }
   Task<absl::StatusOr<Extent>> MapExtent(uint64_t offset) override;
   Task<absl::StatusOr<Presence>> FindPresence(uint64_t offset) override;
+  Task<void> Settle() override;
   Task<absl::Status> Close() override;
   [[nodiscard]] std::string_view format() const override { return "vhdx"; }
   [[nodiscard]] const std::string& path() const override { return file_->path(); }
