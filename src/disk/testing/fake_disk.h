@@ -32,6 +32,8 @@ class FakeDisk final : public Disk {
   [[nodiscard]] const Geometry& geometry() const override { return options_.geometry; }
   // Runs of zeros are kZero, all else kOpaque, in units of kExtentBytes.
   Task<absl::StatusOr<Extent>> MapExtent(uint64_t offset) override;
+  // The same runs: kZero and kHere.
+  Task<absl::StatusOr<Presence>> FindPresence(uint64_t offset) override;
   absl::Status Refresh() override;
   Task<absl::Status> Close() override;
   [[nodiscard]] std::string_view format() const override { return "fake"; }
@@ -50,8 +52,17 @@ class FakeDisk final : public Disk {
   std::optional<absl::StatusOr<uint64_t>> size_after_refresh;
   // Fails MapExtent.
   absl::Status map_status;
+  // Fails FindPresence.
+  absl::Status presence_status;
 
  private:
+  // The run of zeros, or of other bytes, that begins at `offset`, within its unit.
+  struct Run {
+    uint64_t length = 0;
+    bool zero = false;
+  };
+  [[nodiscard]] absl::StatusOr<Run> FindRun(uint64_t offset) const;
+
   Options options_;
   MemoryStorage storage_;
 };
