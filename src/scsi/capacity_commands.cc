@@ -64,12 +64,14 @@ Task<void> LogicalUnit::FindLbaStatus(Command& command, uint64_t lba, uint32_t a
   for (uint32_t lookups = 0; lookups < kMaxExtentLookups && lba < blocks(); ++lookups) {
     if (command.aborted()) co_return Good(command);
     const uint64_t offset = lba * block_bytes();
-    const absl::StatusOr<disk::Extent> extent = co_await disk_->MapExtent(offset);
-    if (!extent.ok()) {
-      co_return DiskFailed(command, disk::Operation::kRead, offset, extent.status());
+    // Not MapExtent: whoever maps may write, which is a change of the image. What only a parent may
+    // have is kMapped, which stands for an unknown state, too (5.9).
+    const absl::StatusOr<disk::Presence> presence = co_await disk_->FindPresence(offset);
+    if (!presence.ok()) {
+      co_return DiskFailed(command, disk::Operation::kRead, offset, presence.status());
     }
-    const uint8_t status = extent->kind == disk::Extent::Kind::kZero ? kDeallocated : kMapped;
-    uint64_t left = std::clamp<uint64_t>(extent->length / block_bytes(), 1, blocks() - lba);
+    const uint8_t status = presence->kind == disk::Presence::Kind::kZero ? kDeallocated : kMapped;
+    uint64_t left = std::clamp<uint64_t>(presence->length / block_bytes(), 1, blocks() - lba);
     if (!runs.empty() && runs.back().status == status) {
       const auto part =
           static_cast<uint32_t>(std::min<uint64_t>(left, kMaxBlocks - runs.back().blocks));

@@ -203,8 +203,16 @@ TEST_F(InquiryTest, GetLbaStatusChecksItsFields) {
             kLbaOutOfRange);
   Cdb type = cdb;
   ExpectInvalidField(Run({.lun = 0, .cdb = type.Put8(14, 1), .data_in_bytes = 24}), 14);
-  disk.map_status = absl::DataLossError("table");
+  disk.presence_status = absl::DataLossError("table");
   EXPECT_EQ(Condition(Run({.lun = 0, .cdb = cdb, .data_in_bytes = 24})), kReadError);
+}
+
+// Mapping an image's blocks begins changes of it, and makes its children useless.
+TEST_F(InquiryTest, GetLbaStatusMapsNothing) {
+  disk::FakeDisk& disk = Attach(0);
+  disk.map_status = absl::InternalError("mapped by a command that only reads");
+  const Cdb cdb = Cdb(0x9E, 16).Put8(1, 0x12).Put32(10, 24);
+  ExpectGood(Run({.lun = 0, .cdb = cdb, .data_in_bytes = 24}));
 }
 
 TEST_F(InquiryTest, ReportLunsListsWhatIsThere) {

@@ -19,18 +19,32 @@ void FakeDisk::Submit(Request& request) {
   storage_.Submit(request);
 }
 
+absl::StatusOr<FakeDisk::Run> FakeDisk::FindRun(uint64_t offset) const {
+  const uint64_t size = options_.geometry.size_bytes;
+  if (offset >= size) return absl::InvalidArgumentError("past the end");
+  Run run;
+  run.length = std::min(kExtentBytes - offset % kExtentBytes, size - offset);
+  std::array<uint8_t, kExtentBytes> bytes{};
+  const std::span<uint8_t> here = std::span(bytes).first(run.length);
+  storage_.Peek(offset, here);
+  run.zero = std::all_of(here.begin(), here.end(), [](uint8_t byte) { return byte == 0; });
+  return run;
+}
+
 Task<absl::StatusOr<Extent>> FakeDisk::MapExtent(uint64_t offset) {
   if (!map_status.ok()) co_return map_status;
-  const uint64_t size = options_.geometry.size_bytes;
-  if (offset >= size) co_return absl::InvalidArgumentError("past the end");
-  Extent extent;
-  extent.length = std::min(kExtentBytes - offset % kExtentBytes, size - offset);
-  std::array<uint8_t, kExtentBytes> bytes{};
-  const std::span<uint8_t> here = std::span(bytes).first(extent.length);
-  storage_.Peek(offset, here);
-  const bool zero = std::all_of(here.begin(), here.end(), [](uint8_t byte) { return byte == 0; });
-  extent.kind = zero ? Extent::Kind::kZero : Extent::Kind::kOpaque;
-  co_return extent;
+  const absl::StatusOr<Run> run = FindRun(offset);
+  if (!run.ok()) co_return run.status();
+  co_return Extent{.kind = run->zero ? Extent::Kind::kZero : Extent::Kind::kOpaque,
+                   .length = run->length};
+}
+
+Task<absl::StatusOr<Presence>> FakeDisk::FindPresence(uint64_t offset) {
+  if (!presence_status.ok()) co_return presence_status;
+  const absl::StatusOr<Run> run = FindRun(offset);
+  if (!run.ok()) co_return run.status();
+  co_return Presence{.kind = run->zero ? Presence::Kind::kZero : Presence::Kind::kHere,
+                     .length = run->length};
 }
 
 Task<void> FakeDisk::Settle() {

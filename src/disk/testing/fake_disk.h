@@ -33,6 +33,8 @@ class FakeDisk final : public Disk {
   // Runs of zeros are kZero, all else kOpaque, in units of kExtentBytes.
   Task<absl::StatusOr<Extent>> MapExtent(uint64_t offset) override;
   Task<void> Settle() override;
+  // The same runs: kZero and kHere.
+  Task<absl::StatusOr<Presence>> FindPresence(uint64_t offset) override;
   absl::Status Refresh() override;
   Task<absl::Status> Close() override;
   [[nodiscard]] std::string_view format() const override { return "fake"; }
@@ -53,8 +55,17 @@ class FakeDisk final : public Disk {
   absl::Status map_status;
   // What Settle waits for: so many flushes of the storage, one after the other.
   int flushes_to_settle = 0;
+  // Fails FindPresence.
+  absl::Status presence_status;
 
  private:
+  // The run of zeros, or of other bytes, that begins at `offset`, within its unit.
+  struct Run {
+    uint64_t length = 0;
+    bool zero = false;
+  };
+  [[nodiscard]] absl::StatusOr<Run> FindRun(uint64_t offset) const;
+
   Options options_;
   MemoryStorage storage_;
 };

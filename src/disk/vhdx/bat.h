@@ -32,6 +32,9 @@ class BatEntry {
   // Bytes. Only means something when the block is present.
   [[nodiscard]] constexpr uint64_t file_offset() const { return bits_ & ~(kMiB - 1); }
   [[nodiscard]] constexpr bool reserved_bits() const { return (bits_ & (kMiB - 1) & ~7ULL) != 0; }
+  [[nodiscard]] constexpr BatEntry WithoutReservedBits() const {
+    return BatEntry(bits_ & ~((kMiB - 1) & ~7ULL));
+  }
   // Whether the block has room in the file.
   [[nodiscard]] constexpr bool present() const {
     return state() == BlockState::kFullyPresent || state() == BlockState::kPartiallyPresent;

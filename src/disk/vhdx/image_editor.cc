@@ -9,18 +9,20 @@ constexpr uint32_t kCacheBytes = 1 << 20;
 
 }  // namespace
 
-ImageEditor::ImageEditor(Storage& storage, std::unique_ptr<ImageFile> image)
-    : storage_(storage),
+ImageEditor::ImageEditor(std::unique_ptr<FlushTrackingStorage> storage,
+                         std::unique_ptr<ImageFile> image)
+    : storage_(std::move(storage)),
       image_(std::move(image)),
-      tables_(storage, image_->headers(), kCacheBytes) {
-  tables_.set_structures_end(RoundUp(storage.size(), kMiB));
+      tables_(*storage_, image_->headers(), kCacheBytes) {
+  tables_.set_structures_end(RoundUp(storage_->size(), kMiB));
 }
 
 Task<absl::StatusOr<std::unique_ptr<ImageEditor>>> ImageEditor::Open(Storage& storage) {
+  auto tracked = std::make_unique<FlushTrackingStorage>(storage);
   absl::StatusOr<std::unique_ptr<ImageFile>> image =
-      co_await ImageFile::Open(storage, ImageFile::Mode::kWritable);
+      co_await ImageFile::Open(*tracked, ImageFile::Mode::kWritable);
   CO_RETURN_IF_ERROR(image.status());
-  std::unique_ptr<ImageEditor> editor(new ImageEditor(storage, *std::move(image)));
+  std::unique_ptr<ImageEditor> editor(new ImageEditor(std::move(tracked), *std::move(image)));
   co_return editor;
 }
 
@@ -28,7 +30,12 @@ Task<absl::Status> ImageEditor::Begin(Changes changes) {
   const Guid guid = Guid::Random();
   HeaderStore::Change change;
   if (changes == Changes::kContents) change.data_write_guid = &guid;
-  co_return co_await image_->headers().Update(storage_, change);
+  co_return co_await image_->headers().Update(*storage_, change);
+}
+
+Task<absl::Status> ImageEditor::Finish() {
+  absl::Status status = co_await tables_.Finish();
+  co_return storage_->AnswerFlush(0, std::move(status));
 }
 
 Task<absl::Status> ImageEditor::Write(uint64_t offset, std::span<const uint8_t> bytes) {
@@ -78,15 +85,15 @@ Task<absl::Status> ImageEditor::GiveBack(const SpaceMap& space) {
   for (uint64_t at = 0; at < space.end();) {
     const SpaceMap::Run run = space.FindFree(at, space.end());
     if (run.length == 0) break;
-    absl::Status status = co_await WriteZeroes(storage_, run.offset, run.length);
+    absl::Status status = co_await WriteZeroes(*storage_, run.offset, run.length);
     CO_RETURN_IF_ERROR(status);
     at = run.offset + run.length;
   }
-  if (space.end() < storage_.size()) {
-    absl::Status status = co_await storage_.Resize(space.end());
+  if (space.end() < storage_->size()) {
+    absl::Status status = co_await storage_->Resize(space.end());
     CO_RETURN_IF_ERROR(status);
   }
-  co_return co_await Flush(storage_);
+  co_return co_await Flush(*storage_);
 }
 
 }  // namespace bothy::disk::vhdx

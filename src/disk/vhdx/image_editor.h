@@ -7,6 +7,7 @@
 #include <span>
 
 #include "disk/vhdx/bat_examiner.h"
+#include "disk/vhdx/flush_tracking_storage.h"
 #include "disk/vhdx/image_file.h"
 #include "disk/vhdx/metadata_store.h"
 #include "disk/vhdx/region_table.h"
@@ -18,7 +19,7 @@ class ImageEditor {
   // Replays the log. `storage` outlives the editor.
   static Task<absl::StatusOr<std::unique_ptr<ImageEditor>>> Open(Storage& storage);
 
-  [[nodiscard]] Storage& storage() { return storage_; }
+  [[nodiscard]] Storage& storage() { return *storage_; }
   [[nodiscard]] ImageFile& image() { return *image_; }
   [[nodiscard]] MetadataStore& tables() { return tables_; }
 
@@ -31,8 +32,9 @@ class ImageEditor {
   Task<absl::Status> Write(uint64_t offset, std::span<const uint8_t> bytes);
   // Both copies of the region table.
   Task<absl::Status> WriteRegions(const RegionTable& regions);
-  // Everything in its place, and the log empty.
-  Task<absl::Status> Finish() { return tables_.Finish(); }
+  // Everything in its place, and the log empty. Fails when any flush did since the opening: what
+  // it had covered can't be told from what is good.
+  Task<absl::Status> Finish();
 
   // The entry at `index`, and its change.
   Task<absl::StatusOr<BatEntry>> Entry(uint64_t index);
@@ -42,9 +44,9 @@ class ImageEditor {
   Task<absl::Status> GiveBack(const SpaceMap& space);
 
  private:
-  ImageEditor(Storage& storage, std::unique_ptr<ImageFile> image);
+  ImageEditor(std::unique_ptr<FlushTrackingStorage> storage, std::unique_ptr<ImageFile> image);
 
-  Storage& storage_;
+  const std::unique_ptr<FlushTrackingStorage> storage_;
   std::unique_ptr<ImageFile> image_;
   MetadataStore tables_;
 };

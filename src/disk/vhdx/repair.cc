@@ -1,4 +1,6 @@
 // Repair: puts right what Check finds, where that is possible.
+#include <algorithm>
+
 #include "disk/damage.h"
 #include "disk/vhdx/image_editor.h"
 #include "disk/vhdx/vhdx.h"
@@ -6,13 +8,76 @@
 namespace bothy::disk::vhdx {
 namespace {
 
+// Blocks that the file's end cuts through keep what is there; zeros stand for the rest.
+Task<absl::Status> ExtendFile(ImageEditor& editor) {
+  const BatLayout& bat = editor.image().bat();
+  const BatExaminer examiner(editor.image(), editor.storage().size());
+  uint64_t end = editor.storage().size();
+  for (uint64_t index = 0; index < bat.entries(); ++index) {
+    absl::StatusOr<BatEntry> entry = co_await editor.Entry(index);
+    CO_RETURN_IF_ERROR(entry.status());
+    if (examiner.FindFault(index, *entry, BatEntry()) != EntryFault::kCutShort) continue;
+    end = std::max(end, entry->file_offset() + examiner.LengthOf(index));
+  }
+  if (end == editor.storage().size()) co_return absl::OkStatus();
+  absl::Status status = co_await editor.storage().Resize(end);
+  CO_RETURN_IF_ERROR(status);
+  editor.tables().set_structures_end(end);
+  co_return absl::OkStatus();
+}
+
+class Mender {
+ public:
+  // The file had `file_bytes` before it was extended.
+  Mender(ImageEditor& editor, uint64_t file_bytes)
+      : editor_(editor), examiner_(editor.image(), file_bytes, editor.storage().size()) {}
+
+  Task<absl::Status> MendBat(const Progress& progress);
+  [[nodiscard]] const SpaceMap& space() { return examiner_.space(); }
+  // Whether a block was given up: what it was may lie where nothing refers to.
+  [[nodiscard]] bool dropped() const { return dropped_; }
+
+ private:
+  // What the entry shall be instead, and its space claimed.
+  Task<absl::StatusOr<BatEntry>> MendEntry(uint64_t index, BatEntry entry, BatEntry bitmap_entry);
+  // The entry without that fault, which it has.
+  BatEntry Without(EntryFault fault, uint64_t index, BatEntry entry);
+  Task<absl::StatusOr<BatEntry>> CopyBlock(uint64_t index, BatEntry entry);
+
+  ImageEditor& editor_;
+  BatExaminer examiner_;
+  bool dropped_ = false;
+};
+
+BatEntry Mender::Without(EntryFault fault, uint64_t index, BatEntry entry) {
+  switch (fault) {
+    case EntryFault::kNone:
+      return entry;
+    case EntryFault::kReserved:
+      return entry.WithoutReservedBits();
+    case EntryFault::kNoBitmap:
+      // Which sectors were written here isn't known any more; those that were are here.
+      return BatEntry(BlockState::kFullyPresent, entry.file_offset());
+    case EntryFault::kState:
+    case EntryFault::kStrayBitmap:
+    case EntryFault::kOutside:
+    case EntryFault::kCutShort:
+    case EntryFault::kShared:
+      break;
+  }
+  dropped_ = true;
+  return editor_.image().bat().IsBitmapIndex(index) ? BatEntry() : BatEntry(BlockState::kZero, 0);
+}
+
 // Gives the block a copy of its own of what it shares with another.
-Task<absl::StatusOr<BatEntry>> CopyBlock(ImageEditor& editor, BatEntry entry, uint64_t length) {
-  Storage& storage = editor.storage();
-  const uint64_t to = RoundUp(storage.size(), kMiB);
+Task<absl::StatusOr<BatEntry>> Mender::CopyBlock(uint64_t index, BatEntry entry) {
+  Storage& storage = editor_.storage();
+  const uint64_t length = examiner_.LengthOf(index);
+  // Structures may end past the file's end.
+  const uint64_t to = RoundUp(std::max(storage.size(), examiner_.space().end()), kMiB);
   absl::Status status = co_await storage.Resize(to + length);
   CO_RETURN_IF_ERROR(status);
-  editor.tables().set_structures_end(to + length);
+  editor_.tables().set_structures_end(to + length);
   std::vector<uint8_t> bytes(kMiB);
   for (uint64_t at = 0; at < length; at += bytes.size()) {
     status = co_await ReadAt(storage, entry.file_offset() + at, std::span<uint8_t>(bytes));
@@ -20,60 +85,47 @@ Task<absl::StatusOr<BatEntry>> CopyBlock(ImageEditor& editor, BatEntry entry, ui
     status = co_await WriteAt(storage, to + at, std::span<const uint8_t>(bytes));
     CO_RETURN_IF_ERROR(status);
   }
+  examiner_.space().Claim(to, length);
   co_return BatEntry(entry.state(), to);
 }
 
-// What the entry shall be instead.
-Task<absl::StatusOr<BatEntry>> MendEntry(ImageEditor& editor, uint64_t index, BatEntry entry,
-                                         EntryFault fault) {
-  const bool bitmap = editor.image().bat().IsBitmapIndex(index);
-  switch (fault) {
-    case EntryFault::kNone:
-      break;
-    case EntryFault::kShared: {
-      // Two blocks in one place: both keep what is there. Not those that lie in a table.
-      const uint64_t length = bitmap ? kSectorBitmapBytes : editor.image().parameters().block_bytes;
-      if (!editor.image().IsBlockSpace(entry.file_offset(), length)) break;
-      co_return co_await CopyBlock(editor, entry, length);
-    }
-    case EntryFault::kNoBitmap:
-      // Which sectors were written here isn't known any more; those that were are here.
-      co_return BatEntry(BlockState::kFullyPresent, entry.file_offset());
-    case EntryFault::kState:
-    case EntryFault::kReserved:
-    case EntryFault::kOutside:
-    case EntryFault::kStrayBitmap:
-      break;
+Task<absl::StatusOr<BatEntry>> Mender::MendEntry(uint64_t index, BatEntry entry,
+                                                 BatEntry bitmap_entry) {
+  // One fault may hide another. Each step leaves an entry that hasn't its fault any more, nor one
+  // that comes before it.
+  while (true) {
+    const EntryFault fault = examiner_.FindFault(index, entry, bitmap_entry);
+    if (fault == EntryFault::kNone) break;
+    entry = Without(fault, index, entry);
   }
-  co_return bitmap ? BatEntry() : BatEntry(BlockState::kZero, 0);
+  if (examiner_.Examine(index, entry, bitmap_entry) == EntryFault::kNone) co_return entry;
+  // Two blocks in one place: both keep what is there. Not those that lie in a table.
+  if (!editor_.image().IsBlockSpace(entry.file_offset(), examiner_.LengthOf(index))) {
+    co_return Without(EntryFault::kShared, index, entry);
+  }
+  co_return co_await CopyBlock(index, entry);
 }
 
-Task<absl::Status> MendBat(ImageEditor& editor, BatExaminer& examiner, const Progress& progress) {
-  const BatLayout& bat = editor.image().bat();
-  const bool has_parent = editor.image().parameters().has_parent;
+Task<absl::Status> Mender::MendBat(const Progress& progress) {
+  const BatLayout& bat = editor_.image().bat();
+  const bool has_parent = editor_.image().parameters().has_parent;
   for (uint64_t index = 0; index < bat.entries(); ++index) {
     if (progress && index % (uint64_t{256} * kBatEntriesPerPage) == 0) {
       progress(index * kBatEntryBytes, bat.bytes());
     }
-    absl::StatusOr<BatEntry> entry = co_await editor.Entry(index);
+    absl::StatusOr<BatEntry> entry = co_await editor_.Entry(index);
     CO_RETURN_IF_ERROR(entry.status());
     if (entry->bits() == 0) continue;
     BatEntry bitmap_entry;
     if (has_parent && entry->state() == BlockState::kPartiallyPresent) {
       absl::StatusOr<BatEntry> other =
-          co_await editor.Entry(bat.BitmapIndex(index / (bat.chunk_ratio() + 1)));
+          co_await editor_.Entry(bat.BitmapIndex(index / (bat.chunk_ratio() + 1)));
       CO_ASSIGN_OR_RETURN(bitmap_entry, other);
     }
-    const EntryFault fault = examiner.Examine(index, *entry, bitmap_entry);
-    if (fault == EntryFault::kNone) continue;
-    absl::StatusOr<BatEntry> mended = co_await MendEntry(editor, index, *entry, fault);
+    absl::StatusOr<BatEntry> mended = co_await MendEntry(index, *entry, bitmap_entry);
     CO_RETURN_IF_ERROR(mended.status());
-    if (mended->present() && fault == EntryFault::kShared) {
-      examiner.space().Claim(mended->file_offset(), bat.IsBitmapIndex(index)
-                                                        ? kSectorBitmapBytes
-                                                        : editor.image().parameters().block_bytes);
-    }
-    absl::Status status = co_await editor.SetEntry(index, *mended);
+    if (*mended == *entry) continue;
+    absl::Status status = co_await editor_.SetEntry(index, *mended);
     CO_RETURN_IF_ERROR(status);
   }
   co_return absl::OkStatus();
@@ -86,15 +138,22 @@ Task<absl::Status> Mend(ImageEditor& editor, const CheckReport& report, const Pr
   CO_RETURN_IF_ERROR(status);
   status = co_await editor.WriteRegions(editor.image().regions());
   CO_RETURN_IF_ERROR(status);
-  BatExaminer examiner(editor.image(), editor.storage().size());
-  status = co_await MendBat(editor, examiner, progress);
+  const uint64_t file_bytes = editor.storage().size();
+  if (!report.sound()) {
+    status = co_await ExtendFile(editor);
+    CO_RETURN_IF_ERROR(status);
+  }
+  Mender mender(editor, file_bytes);
+  status = co_await mender.MendBat(progress);
   CO_RETURN_IF_ERROR(status);
   status = co_await editor.Finish();
   CO_RETURN_IF_ERROR(status);
+  // The next repair gives back what is left then, unless somebody saves it before.
+  if (mender.dropped()) co_return absl::OkStatus();
   // A fixed image keeps its room (2.6.2.1, LeaveBlockAllocated).
   const DiskParameters& parameters = editor.image().parameters();
   if (parameters.leave_block_allocated && !parameters.has_parent) co_return absl::OkStatus();
-  co_return co_await editor.GiveBack(examiner.space());
+  co_return co_await editor.GiveBack(mender.space());
 }
 
 }  // namespace

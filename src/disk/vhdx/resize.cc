@@ -3,7 +3,7 @@
 // What lies past the disk's end, in the BAT as in the last block, means nothing until the size says
 // otherwise: it is prepared before, or cleared after, without the log. The size itself, the page of
 // the BAT that has entries of both sorts, and the regions when the BAT moved, change in one log
-// entry.
+// entry; entries past the end that were in the BAT already are cleared in it or one before.
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
@@ -29,6 +29,7 @@ class Resizer {
   Storage& storage() { return editor_.storage(); }
   const BatLayout& bat() { return editor_.image().bat(); }
   Task<absl::Status> MakeRoomForBat();
+  Task<absl::Status> ClearEntriesPastEnd();
   Task<absl::Status> WriteNewEntries();
   BatEntry NewEntry(const BatLayout& layout, uint64_t index) const;
   Task<absl::Status> ClearTailOfLastBlock(uint64_t size_bytes);
@@ -66,6 +67,20 @@ Task<absl::Status> Resizer::MakeRoomForBat() {
     CO_RETURN_IF_ERROR(status);
   }
   co_return absl::OkStatus();
+}
+
+// The entries of a differencing image fill its last chunk, past the disk's end too. They mean
+// nothing there, so that whoever shrank the image may have left some; before the size makes
+// something of them they are new ones.
+Task<absl::Status> Resizer::ClearEntriesPastEnd() {
+  const uint64_t begin = bat().PayloadIndex(bat().payload_blocks());
+  // The chunk's sector bitmap, which is in use.
+  const uint64_t end = bat().entries() - 1;
+  if (!before_.has_parent || begin >= end) co_return absl::OkStatus();
+  const BatLayout layout(bat_offset_, after_);
+  const std::vector<uint8_t> none((end - begin) * kBatEntryBytes);
+  if (!moved_) co_return co_await editor_.Write(layout.EntryOffset(begin), none);
+  co_return co_await WriteAt(storage(), layout.EntryOffset(begin), std::span<const uint8_t>(none));
 }
 
 BatEntry Resizer::NewEntry(const BatLayout& layout, uint64_t index) const {
@@ -168,6 +183,8 @@ Task<absl::Status> Resizer::Grow() {
   CO_RETURN_IF_ERROR(status);
   status = co_await MakeRoomForBat();
   CO_RETURN_IF_ERROR(status);
+  status = co_await ClearEntriesPastEnd();
+  CO_RETURN_IF_ERROR(status);
   status = co_await WriteNewEntries();
   CO_RETURN_IF_ERROR(status);
   if (moved_) {
@@ -232,9 +249,12 @@ Task<absl::Status> Resizer::Shrink() {
   CO_RETURN_IF_ERROR(status);
   status = co_await ClearTailOfLastBlock(after_.size_bytes);
   CO_RETURN_IF_ERROR(status);
-  // What the BAT still says of blocks past the end.
+  // What the BAT still says of blocks past the end. With a parent it keeps their entries, up to the
+  // sector bitmap of the last chunk.
   const BatLayout layout(bat_offset_, after_);
-  for (uint64_t index = layout.entries(); index < bat().entries(); ++index) {
+  const uint64_t first = layout.PayloadIndex(layout.payload_blocks());
+  for (uint64_t index = std::min(first, layout.entries()); index < bat().entries(); ++index) {
+    if (index < layout.entries() && layout.IsBitmapIndex(index)) continue;
     absl::StatusOr<BatEntry> entry = co_await editor_.Entry(index);
     CO_RETURN_IF_ERROR(entry.status());
     if (entry->bits() == 0) continue;

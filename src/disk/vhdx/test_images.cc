@@ -84,6 +84,11 @@ std::unique_ptr<Disk> TestImages::OpenImage(bool read_only) {
   return *std::move(disk);
 }
 
+Task<absl::Status> Settle(Disk& disk) {
+  co_await disk.Settle();
+  co_return absl::OkStatus();
+}
+
 SectorHistory TestImages::NewHistory() const {
   SectorHistory::Initial initial;
   if (shape_.type == Type::kDifferencing) {

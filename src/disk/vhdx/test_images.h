@@ -49,4 +49,7 @@ class TestImages {
   Guid parent_linkage_;
 };
 
+// Disk::Settle, for Await.
+Task<absl::Status> Settle(Disk& disk);
+
 }  // namespace bothy::disk::vhdx

@@ -83,9 +83,11 @@ using Progress = std::function<void(uint64_t done, uint64_t total)>;
 // report; a status is only returned when the storage fails.
 Task<absl::StatusOr<CheckReport>> Check(Storage& storage, Progress progress = nullptr);
 
-// Puts right what can be: replays the log, restores the copies of headers and region table, gives
-// blocks that share space their own copy, lets blocks that point outside the file read as zero, and
-// gives back space that nothing refers to. Returns what Check found before.
+// Puts right what can be: replays the log, restores the copies of headers and region table, clears
+// reserved bits, gives blocks that share space their own copy, extends a file that was cut short
+// within a block with zeros, lets blocks that lie wholly outside the file read as zero, and gives
+// back space that nothing refers to. Where blocks were lost their data may be in that space, so
+// that it stays as it is until the next repair. Returns what Check found before.
 Task<absl::StatusOr<CheckReport>> Repair(Storage& storage, Progress progress = nullptr);
 
 struct ResizeOptions {

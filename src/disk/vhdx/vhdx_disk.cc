@@ -24,10 +24,11 @@ Task<absl::StatusOr<std::unique_ptr<Disk>>> VhdxDisk::Open(std::unique_ptr<Stora
     co_return absl::PermissionDeniedError(absl::StrCat(path, ": opened read-only"));
   }
   const auto mode = options.read_only ? ImageFile::Mode::kReadOnly : ImageFile::Mode::kWritable;
-  absl::StatusOr<std::unique_ptr<ImageFile>> image = co_await ImageFile::Open(*storage, mode);
+  auto file = std::make_unique<FlushTrackingStorage>(*storage);
+  absl::StatusOr<std::unique_ptr<ImageFile>> image = co_await ImageFile::Open(*file, mode);
   if (!image.ok()) co_return WithContext(image.status(), path);
   std::unique_ptr<VhdxDisk> disk(
-      new VhdxDisk(std::move(storage), *std::move(image), std::move(options)));
+      new VhdxDisk(std::move(storage), std::move(file), *std::move(image), std::move(options)));
   if (disk->has_parent()) {
     absl::Status status = co_await disk->OpenParent();
     if (!status.ok()) co_return WithContext(status, path);
@@ -35,9 +36,10 @@ Task<absl::StatusOr<std::unique_ptr<Disk>>> VhdxDisk::Open(std::unique_ptr<Stora
   co_return std::unique_ptr<Disk>(std::move(disk));
 }
 
-VhdxDisk::VhdxDisk(std::unique_ptr<Storage> file, std::unique_ptr<ImageFile> image,
-                   OpenOptions options)
-    : file_(std::move(file)),
+VhdxDisk::VhdxDisk(std::unique_ptr<Storage> storage, std::unique_ptr<FlushTrackingStorage> file,
+                   std::unique_ptr<ImageFile> image, OpenOptions options)
+    : owned_storage_(std::move(storage)),
+      file_(std::move(file)),
       image_(std::move(image)),
       storage_(image_->storage()),
       options_(std::move(options)),
@@ -209,7 +211,16 @@ Task<absl::Status> VhdxDisk::BeginChanges() {
   co_return absl::OkStatus();
 }
 
+// What is left are commits and the zeroing of freed space. A commit begins only within a request,
+// or within another one; its end has space zeroed, and the end of that begins nothing.
+Task<void> VhdxDisk::Settle() {
+  co_await tables_.WaitUntilIdle();
+  co_await space_.WaitUntilIdle();
+  if (parent_ != nullptr) co_await parent_->Settle();
+}
+
 Task<absl::Status> VhdxDisk::Close() {
+  const uint64_t told = file_->failures_told();
   absl::Status status;
   if (changes_begun_) {
     status = co_await tables_.Finish();
@@ -218,6 +229,7 @@ Task<absl::Status> VhdxDisk::Close() {
     if (status.ok()) status = co_await space_.Cut();
     if (status.ok()) status = co_await Flush(*file_);
   }
+  status = file_->AnswerFlush(told, std::move(status));
   if (parent_ != nullptr) {
     absl::Status closed = co_await parent_->Close();
     if (status.ok()) status = closed;

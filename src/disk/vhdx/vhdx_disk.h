@@ -13,6 +13,7 @@
 
 #include "disk/disk.h"
 #include "disk/vhdx/bat.h"
+#include "disk/vhdx/flush_tracking_storage.h"
 #include "disk/vhdx/gather.h"
 #include "disk/vhdx/image_file.h"
 #include "disk/vhdx/io_epochs.h"
@@ -34,6 +35,7 @@ class VhdxDisk final : public Disk {
   [[nodiscard]] const Geometry& geometry() const override { return geometry_; }
   Task<absl::StatusOr<Extent>> MapExtent(uint64_t offset) override;
   Task<absl::StatusOr<Presence>> FindPresence(uint64_t offset) override;
+  Task<void> Settle() override;
   Task<absl::Status> Close() override;
   [[nodiscard]] std::string_view format() const override { return "vhdx"; }
   [[nodiscard]] const std::string& path() const override { return file_->path(); }
@@ -56,7 +58,8 @@ class VhdxDisk final : public Disk {
     uint64_t length;
   };
 
-  VhdxDisk(std::unique_ptr<Storage> file, std::unique_ptr<ImageFile> image, OpenOptions options);
+  VhdxDisk(std::unique_ptr<Storage> storage, std::unique_ptr<FlushTrackingStorage> file,
+           std::unique_ptr<ImageFile> image, OpenOptions options);
   Task<absl::Status> OpenParent();
   absl::Status CheckParent(const Disk& parent) const;
 
@@ -75,6 +78,7 @@ class VhdxDisk final : public Disk {
 
   // Everything else.
   Task<absl::Status> Serve(const Request& request);
+  Task<absl::Status> ServeFlush();
   Task<absl::Status> ServePieces(const Request& request);
   Task<absl::Status> ServePiece(Piece piece);
   Task<absl::Status> ReadPiece(Piece piece);
@@ -144,7 +148,8 @@ class VhdxDisk final : public Disk {
   }
   [[nodiscard]] bool has_parent() const { return image_->parameters().has_parent; }
 
-  const std::unique_ptr<Storage> file_;
+  const std::unique_ptr<Storage> owned_storage_;
+  const std::unique_ptr<FlushTrackingStorage> file_;  // over it
   const std::unique_ptr<ImageFile> image_;
   Storage& storage_;  // the file, or what is laid over it
   OpenOptions options_;
@@ -180,6 +185,7 @@ class VhdxDisk::Forwarded final : public Request {
   Request* of_ = nullptr;
   uint64_t epoch_ = 0;
   MetadataStore::FlushTicket ticket_;
+  uint64_t failures_told_ = 0;
 };
 
 }  // namespace bothy::disk::vhdx

@@ -59,6 +59,31 @@ class VhdxDiskTest : public ::testing::Test {
       return absl::OkStatus();
     };
   }
+  // Completes whatever waits, and what follows from that.
+  void PumpAll() {
+    bool progress = true;
+    while (progress) {
+      progress = false;
+      for (MemoryStorage* storage : images_->both()) progress |= storage->Pump();
+    }
+  }
+  // Writes as many blocks as it takes freed ones to make the disk commit on its own.
+  void WriteBlocksToFree() {
+    for (uint64_t block = 0; block < kFreedForACommit; ++block) {
+      ASSERT_TRUE(WriteBytes(block * kBlock, 4096, 1).ok());
+    }
+    ASSERT_TRUE(Await(Flush(*disk_), images_->both()).ok());
+    PumpAll();
+  }
+  static constexpr uint64_t kFreedForACommit = 64;
+  // Fails that flush of the file, counted from now, and no other.
+  void FailFlush(int which) {
+    counts_.clear();
+    images_->image().on_request = [this, which](const Request& request) {
+      if (request.operation != Operation::kFlush) return absl::OkStatus();
+      return counts_[Operation::kFlush]++ == which ? absl::DataLossError("EIO") : absl::OkStatus();
+    };
+  }
   std::unique_ptr<TestImages> images_;
   std::unique_ptr<Disk> disk_;
   std::map<Operation, int> counts_;
@@ -243,6 +268,114 @@ TEST_F(VhdxDiskTest, SurvivesEveryFailureOfTheFile) {
       for (uint64_t block = 0; block < 9; ++block) {
         ASSERT_EQ(Filled(block * kBlock, 8192), expected[block]) << block << " " << closed;
       }
+      CloseDisk();
+    }
+  }
+}
+
+// The host tells of data that it couldn't write once, and forgets the data.
+TEST_F(VhdxDiskTest, TheNextFlushTellsOfOneThatFailedInTheBackground) {
+  Make({.disk_bytes = 100 * kBlock});
+  OpenDisk();
+  ASSERT_NO_FATAL_FAILURE(WriteBlocksToFree());
+  FailFlush(0);
+  ASSERT_TRUE(WriteBytes(kBlock * kFreedForACommit, 4096, 2).ok());
+  ASSERT_TRUE(Await(Discard(*disk_, 0, kFreedForACommit * kBlock), images_->both()).ok());
+  PumpAll();
+  ASSERT_EQ(counts_[Operation::kFlush], 1);
+  EXPECT_TRUE(absl::IsDataLoss(Await(Flush(*disk_), images_->both())));
+  EXPECT_TRUE(Await(Flush(*disk_), images_->both()).ok());
+  PumpAll();
+  EXPECT_TRUE(Await(Flush(*disk_), images_->both()).ok());
+  CloseDisk();
+}
+
+TEST_F(VhdxDiskTest, ClosingTellsOfAFlushThatFailedInTheBackground) {
+  Make({.disk_bytes = 100 * kBlock});
+  OpenDisk();
+  ASSERT_NO_FATAL_FAILURE(WriteBlocksToFree());
+  FailFlush(0);
+  ASSERT_TRUE(Await(Discard(*disk_, 0, kFreedForACommit * kBlock), images_->both()).ok());
+  PumpAll();
+  ASSERT_EQ(counts_[Operation::kFlush], 1);
+  EXPECT_TRUE(absl::IsDataLoss(Await(disk_->Close(), images_->both())));
+  disk_.reset();
+  // As a clean image all the same.
+  EXPECT_TRUE(CurrentHeader().log_guid.is_zero());
+  EXPECT_TRUE(Await(Check(images_->image()), images_->image())->sound());
+}
+
+TEST_F(VhdxDiskTest, AFlushTellsOfAHeaderThatWasNotFlushed) {
+  Make({});
+  OpenDisk();
+  FailFlush(1);
+  EXPECT_TRUE(absl::IsDataLoss(WriteBytes(0, 4096, 1)));
+  EXPECT_TRUE(absl::IsDataLoss(Await(Flush(*disk_), images_->both())));
+  EXPECT_TRUE(Await(Flush(*disk_), images_->both()).ok());
+  CloseDisk();
+}
+
+// Whichever of them the storage told.
+TEST_F(VhdxDiskTest, AllFlushesInFlightTellOfOneThatFailed) {
+  for (int failing = 0; failing < 3; ++failing) {
+    SCOPED_TRACE(failing);
+    Make({});
+    OpenDisk();
+    ASSERT_TRUE(WriteBytes(0, 4096, 1).ok());
+    ASSERT_TRUE(Await(Flush(*disk_), images_->both()).ok());
+    PumpAll();
+    FailFlush(failing);
+    std::vector<std::unique_ptr<Pending>> flushes;
+    for (int i = 0; i < 3; ++i) {
+      flushes.push_back(std::make_unique<Pending>(Operation::kFlush, 0, std::span<uint8_t>()));
+      disk_->Submit(*flushes.back());
+    }
+    PumpAll();
+    // Those that were answered before it failed had nothing to tell.
+    int told = 0;
+    for (const auto& flush : flushes) told += flush->status->ok() ? 0 : 1;
+    EXPECT_EQ(told, 3 - failing);
+    EXPECT_TRUE(Await(Flush(*disk_), images_->both()).ok());
+    CloseDisk();
+  }
+}
+
+TEST_F(VhdxDiskTest, AFlushThatFailedIsToldOnce) {
+  Make({});
+  OpenDisk();
+  ASSERT_TRUE(WriteBytes(0, 4096, 1).ok());
+  FailFlush(0);
+  EXPECT_TRUE(absl::IsDataLoss(Await(Flush(*disk_), images_->both())));
+  EXPECT_TRUE(Await(Flush(*disk_), images_->both()).ok());
+  CloseDisk();
+}
+
+TEST_F(VhdxDiskTest, NothingReachesTheFileOnceItSettled) {
+  for (const Type type : {Type::kFixed, Type::kDynamic, Type::kDifferencing}) {
+    for (uint64_t seed = 1; seed < 20; ++seed) {
+      Make({.type = type, .disk_bytes = 100 * kBlock, .seed = seed});
+      OpenDisk();
+      const auto settled = [this] {
+        ASSERT_TRUE(Await(Settle(*disk_), images_->both()).ok());
+        counts_.clear();
+        Count();
+        EXPECT_EQ(images_->image().waiting(), 0U);
+        PumpAll();
+        EXPECT_TRUE(counts_.empty());
+      };
+      for (uint64_t block = 0; block < kFreedForACommit; ++block) {
+        ASSERT_TRUE(WriteBytes(block * kBlock, block % 2 == 0 ? kBlock : 4096, 1).ok());
+      }
+      ASSERT_TRUE(Await(Flush(*disk_), images_->both()).ok());
+      settled();
+      // A few, which the flush gives back; and enough for a commit that nobody asks for.
+      ASSERT_TRUE(Await(Discard(*disk_, 0, 4 * kBlock), images_->both()).ok());
+      ASSERT_TRUE(Await(Flush(*disk_), images_->both()).ok());
+      settled();
+      ASSERT_TRUE(WriteBytes(0, 4 * kBlock, 2).ok());
+      ASSERT_TRUE(Await(Discard(*disk_, 0, kFreedForACommit * kBlock), images_->both()).ok());
+      settled();
+      EXPECT_EQ(Filled(kBlock, 4096), type == Type::kFixed ? 2 : 0);
       CloseDisk();
     }
   }

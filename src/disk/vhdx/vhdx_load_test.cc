@@ -29,6 +29,8 @@ TEST_P(VhdxLoadTest, ReadsBackWhatWasWritten) {
       options.large_sectors = std::min(options.large_sectors, 65536U);
       RandomLoad load(*disk, history, images.both(), options);
       ASSERT_EQ(load.Run(std::min(operations - done, kOperationsOfARound) / 3), "");
+      ASSERT_TRUE(Await(Settle(*disk), images.both()).ok());
+      ASSERT_EQ(images.image().waiting(), 0U);
       ASSERT_EQ(load.Verify(), "");
       ASSERT_TRUE(Await(disk->Close(), images.both()).ok());
     }

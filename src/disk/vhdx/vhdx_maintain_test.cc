@@ -145,8 +145,110 @@ TEST_F(VhdxMaintainTest, LetsBlocksOutsideTheFileReadAsZero) {
   ASSERT_TRUE(Await(disk->Close(), file()).ok());
   disk.reset();
   ASSERT_TRUE(Await(Repair(file()), file()).ok());
-  EXPECT_TRUE(CheckFile().clean());
+  EXPECT_TRUE(CheckFile().sound());
   EXPECT_EQ(ReadDisk(kMiB1, kMiB1), std::vector<uint8_t>(kMiB1));
+  EXPECT_EQ(CheckFile().leaked_bytes, kMiB1);
+}
+
+TEST_F(VhdxMaintainTest, KeepsBlocksWhoseReservedBitsAreSet) {
+  for (const Type type : {Type::kDynamic, Type::kDifferencing}) {
+    Make({.type = type});
+    const auto data = Pattern(4096, 9);
+    WriteDisk(0, data);
+    WriteDisk(kMiB1, data);
+    std::vector<uint64_t> indexes = {0};
+    if (type == Type::kDifferencing) indexes.push_back(Bat().BitmapIndex(0));
+    std::vector<BatEntry> before;
+    for (const uint64_t index : indexes) {
+      before.push_back(Entry(index));
+      SetEntry(index, BatEntry(Entry(index).bits() | 0x8008));
+    }
+    const CheckReport report = CheckFile();
+    ASSERT_EQ(report.problems.size(), indexes.size());  // their space has its owner
+    EXPECT_THAT(report.problems[0].message, HasSubstr("reserved"));
+    ASSERT_TRUE(Await(Repair(file()), file()).ok());
+    EXPECT_TRUE(CheckFile().clean());
+    for (size_t i = 0; i < indexes.size(); ++i) EXPECT_EQ(Entry(indexes[i]), before[i]);
+    EXPECT_EQ(ReadDisk(0, 4096), data);
+    EXPECT_EQ(ReadDisk(kMiB1, 4096), data);
+  }
+}
+
+TEST_F(VhdxMaintainTest, ExtendsAFileThatWasCutShort) {
+  Make({});
+  const auto data = Pattern(kMiB1, 9);
+  WriteDisk(0, data);
+  WriteDisk(kMiB1, data);
+  // What is wholly past the file's end is gone, also where the file will be longer again.
+  SetEntry(3, BatEntry(BlockState::kFullyPresent, Entry(1).file_offset() + kMiB1));
+  // A block that shares what was cut gets a copy with the same zeros.
+  SetEntry(4, Entry(1));
+  constexpr uint64_t kKept = 512 << 10;
+  file().Truncate(Entry(1).file_offset() + kKept);
+  const CheckReport report = CheckFile();
+  EXPECT_EQ(report.problems.size(), 3U);
+  EXPECT_EQ(report.problems[0].field, "BAT[1]");
+  EXPECT_THAT(report.problems[0].message, HasSubstr("ends past"));
+  ASSERT_TRUE(Await(Repair(file()), file()).ok());
+  EXPECT_TRUE(CheckFile().clean());
+  EXPECT_EQ(ReadDisk(0, kMiB1), data);
+  auto cut = data;
+  std::fill(cut.begin() + kKept, cut.end(), 0);
+  EXPECT_EQ(ReadDisk(kMiB1, kMiB1), cut);
+  EXPECT_EQ(ReadDisk(3 * kMiB1, kMiB1), std::vector<uint8_t>(kMiB1));
+  EXPECT_EQ(ReadDisk(4 * kMiB1, kMiB1), cut);
+}
+
+TEST_F(VhdxMaintainTest, ExtendsASectorBitmapThatWasCutShort) {
+  Make({.type = Type::kDifferencing});
+  const auto data = Pattern(4096, 9);
+  WriteDisk(0, data);
+  const uint64_t bitmap = Bat().BitmapIndex(0);
+  // To the file's end.
+  const uint64_t to = RoundUp(file().size(), kMiB1);
+  std::vector<uint8_t> bits(4096);
+  file().Peek(Entry(bitmap).file_offset(), bits);
+  file().Poke(to, bits);
+  SetEntry(bitmap, BatEntry(BlockState::kFullyPresent, to));
+  ASSERT_TRUE(Await(Repair(file()), file()).ok());
+  EXPECT_TRUE(CheckFile().sound());
+  EXPECT_EQ(Entry(0).state(), BlockState::kPartiallyPresent);
+  EXPECT_EQ(ReadDisk(0, 4096), data);
+}
+
+TEST_F(VhdxMaintainTest, GivesNothingBackAsLongAsItDropsBlocks) {
+  Make({});
+  const auto data = Pattern(kMiB1, 9);
+  WriteDisk(0, data);
+  WriteDisk(kMiB1, data);
+  const uint64_t lost = Entry(1).file_offset();
+  SetEntry(1, BatEntry(5 | lost));
+  ASSERT_TRUE(Await(Repair(file()), file()).ok());
+  EXPECT_TRUE(CheckFile().sound());
+  EXPECT_EQ(CheckFile().leaked_bytes, kMiB1);
+  std::vector<uint8_t> there(kMiB1);
+  ASSERT_EQ(file().size(), lost + kMiB1);
+  file().Peek(lost, there);
+  EXPECT_EQ(there, data);
+  // Whoever wants the room back says so.
+  ASSERT_TRUE(Await(Repair(file()), file()).ok());
+  EXPECT_TRUE(CheckFile().clean());
+  EXPECT_EQ(file().size(), lost);
+}
+
+TEST_F(VhdxMaintainTest, MendsAllFaultsOfAnEntryAtOnce) {
+  Make({.type = Type::kDifferencing});
+  const auto data = Pattern(4096, 9);
+  WriteDisk(0, data);
+  // Block 1 shares the place of block 0, is partially present, and there is no sector bitmap.
+  SetEntry(1, BatEntry(Entry(0).bits() | 0x10));
+  SetEntry(Bat().BitmapIndex(0), BatEntry(BlockState::kFullyPresent, uint64_t{1} << 40));
+  ASSERT_TRUE(Await(Repair(file()), file()).ok());
+  EXPECT_TRUE(CheckFile().sound());
+  EXPECT_EQ(Entry(1).state(), BlockState::kFullyPresent);
+  EXPECT_NE(Entry(1), Entry(0));
+  EXPECT_EQ(ReadDisk(0, 4096), data);
+  EXPECT_EQ(ReadDisk(kMiB1, 4096), data);
 }
 
 TEST_F(VhdxMaintainTest, GrowsWithinTheBat) {
@@ -206,6 +308,70 @@ TEST_F(VhdxMaintainTest, ShrinksOnlyWhereThereIsNoData) {
     } else {
       EXPECT_EQ(std::vector<uint8_t>(cut.begin(), cut.begin() + 4096), std::vector<uint8_t>(4096));
     }
+  }
+}
+
+// The entries of a differencing image fill whole chunks, past the disk's end too.
+TEST_F(VhdxMaintainTest, GrowingDoesNotBringBackWhatAChildHeld) {
+  Make({.type = Type::kDifferencing});
+  const std::vector<uint8_t> inherited = ReadDisk(7 * kMiB1, kMiB1);
+  WriteDisk(3 * kMiB1, Pattern(4096, 1));
+  WriteDisk(7 * kMiB1, Pattern(4096, 5));
+  WriteDisk(8 * kMiB1, Pattern(kMiB1, 6));
+  ASSERT_TRUE(ResizeTo(4 * kMiB1 + 4096, true).ok());
+  const CheckReport report = CheckFile();
+  EXPECT_TRUE(report.clean());
+  EXPECT_EQ(report.blocks_allocated, 1U);
+  ASSERT_TRUE(ResizeTo(9 * kMiB1).ok());
+  EXPECT_EQ(ReadDisk(3 * kMiB1, 4096), Pattern(4096, 1));
+  EXPECT_EQ(ReadDisk(7 * kMiB1, kMiB1), inherited);
+}
+
+TEST_F(VhdxMaintainTest, GrowingClearsEntriesThatOthersLeft) {
+  // Within the BAT, and moving it.
+  for (const uint64_t size : {9 * kMiB1, 300'000 * kMiB1}) {
+    Make({.type = Type::kDifferencing});
+    const std::vector<uint8_t> inherited = ReadDisk(7 * kMiB1, kMiB1);
+    WriteDisk(7 * kMiB1, Pattern(4096, 5));
+    WriteDisk(3 * kMiB1, Pattern(4096, 1));
+    const BatEntry left = Entry(7);
+    ASSERT_TRUE(ResizeTo(5 * kMiB1, true).ok());
+    SetEntry(7, left);
+    SetEntry(4000, BatEntry(BlockState::kZero, 0));
+    const BatEntry bitmap = Entry(Bat().BitmapIndex(0));
+    ASSERT_TRUE(ResizeTo(size).ok());
+    EXPECT_EQ(Entry(7), BatEntry());
+    EXPECT_EQ(Entry(4000), BatEntry());
+    EXPECT_EQ(Entry(4096), bitmap);
+    EXPECT_EQ(ReadDisk(7 * kMiB1, kMiB1), inherited);
+    EXPECT_EQ(ReadDisk(3 * kMiB1, 4096), Pattern(4096, 1));
+    EXPECT_TRUE(CheckFile().sound());
+  }
+}
+
+// What a commit in between couldn't flush is lost, whatever the last one says.
+TEST_F(VhdxMaintainTest, ResizingTellsOfEveryFlushThatFailed) {
+  constexpr uint64_t kBlocks = 128 * kBatEntriesPerPage;
+  for (int failing = 0;; ++failing) {
+    SCOPED_TRACE(failing);
+    Make({.disk_bytes = kBlocks * kMiB1});
+    // Something to change in each page of the BAT: more than waits for one commit.
+    for (uint64_t index = 1; index < kBlocks; index += kBatEntriesPerPage) {
+      SetEntry(index, BatEntry(BlockState::kZero, 0));
+    }
+    int flushes = 0;
+    file().on_request = [&](const Request& request) {
+      if (request.operation != Operation::kFlush) return absl::OkStatus();
+      return flushes++ == failing ? absl::DataLossError("EIO") : absl::OkStatus();
+    };
+    const absl::Status status = ResizeTo(kMiB1, true);
+    file().on_request = nullptr;
+    if (status.ok()) {
+      EXPECT_LE(flushes, failing);
+      EXPECT_GT(failing, 7);
+      break;
+    }
+    EXPECT_TRUE(absl::IsDataLoss(status)) << status;
   }
 }
 

@@ -13,7 +13,7 @@ constexpr size_t kMaxPieces = 32;
 }  // namespace
 
 Task<absl::Status> VhdxDisk::Serve(const Request& request) {
-  if (request.operation == Operation::kFlush) co_return co_await tables_.Commit();
+  if (request.operation == Operation::kFlush) co_return co_await ServeFlush();
   if (request.length == 0) co_return absl::OkStatus();
   if (request.operation != Operation::kRead) {
     absl::Status status = co_await BeginChanges();
@@ -23,6 +23,12 @@ Task<absl::Status> VhdxDisk::Serve(const Request& request) {
     co_return co_await ServePieces(request);
   }
   co_return co_await ServeZeroing(request);
+}
+
+Task<absl::Status> VhdxDisk::ServeFlush() {
+  const uint64_t told = file_->failures_told();
+  absl::Status status = co_await tables_.Commit();
+  co_return file_->AnswerFlush(told, std::move(status));
 }
 
 Task<absl::Status> VhdxDisk::ServePieces(const Request& request) {

@@ -59,7 +59,7 @@ void PmemDevice::OnDoorbell(uint16_t /*queue*/) { Serve(); }
 
 void PmemDevice::Quiesce(std::function<void()> done) {
   quiesced_ = true;
-  on_idle_.push_back(std::move(done));
+  on_idle_.push_back([this, done = std::move(done)] { Start(memory_.Settle(), done); });
   OnIdle();
 }
 

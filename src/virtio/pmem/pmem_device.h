@@ -27,6 +27,9 @@ class Flushable {
   // OK when everything that the guest had stored before the call is durable. Any number of calls
   // may wait together. On the device's loop.
   virtual Task<absl::Status> Flush() = 0;
+  // Waits until nothing changes in a file any more but by stores and flushes. No flush is under way
+  // or comes meanwhile.
+  virtual Task<void> Settle() = 0;
 };
 
 struct PmemDeviceOptions {

@@ -24,6 +24,13 @@ class HeldFlushes final : public Flushable {
     absl::Status status = co_await held;
     co_return status;
   }
+  // Counts among what is held when hold_settling is set.
+  Task<void> Settle() override {
+    if (!hold_settling) co_return;
+    Held held(*this);
+    (void)co_await held;
+  }
+  bool hold_settling = false;
   void EndFirst(const absl::Status& status) {
     Held* const held = held_.front();
     held_.pop_front();
@@ -184,6 +191,20 @@ TEST_F(PmemDeviceTest, QuiesceWaitsForFlushesAndTakesNoMore) {
   EXPECT_EQ(flushes_.count(), 0U);
   device_.Resume();
   EXPECT_EQ(flushes_.count(), 1U);
+}
+
+TEST_F(PmemDeviceTest, QuiesceWaitsForWhatTheDiskDoesOnItsOwn) {
+  Activate();
+  flushes_.hold_settling = true;
+  Request(0);
+  bool quiet = false;
+  device_.Quiesce([&] { quiet = true; });
+  flushes_.EndFirst(absl::OkStatus());
+  EXPECT_TRUE(queue_->TakeUsed().has_value());
+  EXPECT_FALSE(quiet);
+  ASSERT_EQ(flushes_.count(), 1U);
+  flushes_.EndFirst(absl::OkStatus());
+  EXPECT_TRUE(quiet);
 }
 
 TEST_F(PmemDeviceTest, ResetWaitsForFlushesAndForgetsTheQueue) {

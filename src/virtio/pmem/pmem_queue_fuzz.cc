@@ -54,6 +54,7 @@ class Flushes final : public Flushable {
     absl::Status status = co_await held;
     co_return status;
   }
+  Task<void> Settle() override { co_return; }
   bool End(size_t which, const absl::Status& status) {
     if (held_.empty()) return false;
     const auto at = held_.begin() + static_cast<ptrdiff_t>(which % held_.size());

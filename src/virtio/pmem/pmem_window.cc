@@ -32,7 +32,7 @@ PmemWindow::PmemWindow(IoLoop& loop, std::unique_ptr<disk::Disk> disk, PmemWindo
       paged_bytes_(RoundUp(disk_bytes_, kPmemPageBytes)),
       read_only_(disk_->geometry().read_only),
       flushes_(
-          loop, [this] { return FlushRound(); }, [this] { return Settle(); }) {}
+          loop, [this] { return FlushRound(); }, [this] { return SettleRound(); }) {}
 
 PmemWindow::~PmemWindow() { CHECK(closed_); }
 

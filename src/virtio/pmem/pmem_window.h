@@ -96,6 +96,7 @@ class PmemWindow final : public Flushable {
   // full), Internal and others say why something isn't durable; it is tried again by the next
   // flush, unless failure().
   Task<absl::Status> Flush() override;
+  Task<void> Settle() override;
 
   // A vCPU (KVM_RUN's EFAULT) couldn't access guest memory; if it was the window, then because a
   // mapped file was truncated, its file system is full or its medium has an error. Puts demand
@@ -176,7 +177,7 @@ class PmemWindow final : public Flushable {
   Task<absl::Status> FlushRound();
   Task<absl::Status> WriteDirty();
   Task<absl::Status> SyncMapped();
-  Task<void> Settle();
+  Task<void> SettleRound();
   [[nodiscard]] absl::Status CheckPadding() const;
 
   // Filling: pmem_window_fill.cc.

@@ -36,6 +36,11 @@ class SyncOperation final : private IoLoop::Operation {
 
 Task<absl::Status> PmemWindow::Flush() { return flushes_.Join(); }
 
+Task<void> PmemWindow::Settle() {
+  co_await flushes_.Idle();
+  co_await disk_->Settle();
+}
+
 Task<absl::Status> PmemWindow::FlushRound() {
   // All of it, whatever fails: what can be saved is.
   absl::Status status = CheckPadding();
@@ -119,7 +124,7 @@ absl::Status PmemWindow::CheckPadding() const {
 
 // Pages that the disk has got room for in its file needn't take memory of their own any more, nor
 // be tracked.
-Task<void> PmemWindow::Settle() {
+Task<void> PmemWindow::SettleRound() {
   const std::vector<PageRun> runs = std::exchange(settling_, {});
   uint64_t offset = 0;
   for (const PageRun& run : runs) {

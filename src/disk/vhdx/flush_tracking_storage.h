@@ -1,0 +1,56 @@
+// FlushTrackingStorage: an image's file that remembers its flushes that failed until the user of
+// the disk was told.
+//
+// A host keeps what is written in memory, tells once that it couldn't bring it to the device, to
+// whichever flush comes next, and counts it as written from then on: the flush after that succeeds
+// over lost data. Here many flushes aren't the user's (of headers, of the log, before a commit), so
+// that the error could end where nobody looks. All flushes of the file go through this class, and
+// each one of the user's is answered by it:
+//
+//   const uint64_t told = file.failures_told();
+//   absl::Status status = ...;  // whatever makes things durable
+//   co_return file.AnswerFlush(told, std::move(status));
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "disk/storage.h"
+
+namespace bothy::disk::vhdx {
+
+class FlushTrackingStorage final : public Storage {
+ public:
+  // `base` outlives it.
+  explicit FlushTrackingStorage(Storage& base) : base_(base) {}
+
+  void Submit(Request& request) override;
+  [[nodiscard]] uint64_t size() const override { return base_.size(); }
+  Task<absl::Status> Resize(uint64_t bytes) override { return base_.Resize(bytes); }
+  absl::Status Refresh() override { return base_.Refresh(); }
+  [[nodiscard]] const std::string& path() const override { return base_.path(); }
+  [[nodiscard]] bool read_only() const override { return base_.read_only(); }
+  [[nodiscard]] uint32_t logical_block_bytes() const override {
+    return base_.logical_block_bytes();
+  }
+  [[nodiscard]] uint32_t physical_block_bytes() const override {
+    return base_.physical_block_bytes();
+  }
+  [[nodiscard]] int fd() const override { return base_.fd(); }
+
+  // When a flush of the user's begins: the failures that others of his have told of.
+  [[nodiscard]] uint64_t failures_told() const { return told_; }
+  // When it ends with `status`: what it answers. The last failure, when there was one that nobody
+  // had been told of when it began, else `status`.
+  [[nodiscard]] absl::Status AnswerFlush(uint64_t told, absl::Status status);
+
+ private:
+  class Flush;
+
+  Storage& base_;
+  uint64_t failures_ = 0;  // of flushes
+  uint64_t told_ = 0;      // of them
+  absl::Status failure_;   // the last one
+};
+
+}  // namespace bothy::disk::vhdx
