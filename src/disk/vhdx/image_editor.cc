@@ -74,6 +74,12 @@ Task<absl::StatusOr<BatEntry>> ImageEditor::Entry(uint64_t index) {
   co_return BatEntry((*page)->Load64(BatLayout::Slot(index)));
 }
 
+std::optional<BatEntry> ImageEditor::FindEntry(uint64_t index) {
+  const MetadataStore::Page* page = tables_.Find(image_->bat().PageOffset(index));
+  if (page == nullptr) return std::nullopt;
+  return BatEntry(page->Load64(BatLayout::Slot(index)));
+}
+
 Task<absl::Status> ImageEditor::SetEntry(uint64_t index, BatEntry entry) {
   uint8_t bytes[kBatEntryBytes];
   StoreLe(bytes, entry.bits());

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "disk/vhdx/bat_examiner.h"
@@ -36,8 +37,10 @@ class ImageEditor {
   // it had covered can't be told from what is good.
   Task<absl::Status> Finish();
 
-  // The entry at `index`, and its change.
+  // The entry at `index`, and its change. FindEntry has it only when its page is in memory: for
+  // loops over the BAT, which then don't await something for every entry.
   Task<absl::StatusOr<BatEntry>> Entry(uint64_t index);
+  [[nodiscard]] std::optional<BatEntry> FindEntry(uint64_t index);
   Task<absl::Status> SetEntry(uint64_t index, BatEntry entry);
 
   // After Finish: gives back what `space` says nobody has: holes, and the end of the file.

@@ -14,8 +14,11 @@ Task<absl::Status> ExtendFile(ImageEditor& editor) {
   const BatExaminer examiner(editor.image(), editor.storage().size());
   uint64_t end = editor.storage().size();
   for (uint64_t index = 0; index < bat.entries(); ++index) {
-    absl::StatusOr<BatEntry> entry = co_await editor.Entry(index);
-    CO_RETURN_IF_ERROR(entry.status());
+    std::optional<BatEntry> entry = editor.FindEntry(index);
+    if (!entry.has_value()) {
+      absl::StatusOr<BatEntry> loaded = co_await editor.Entry(index);
+      CO_ASSIGN_OR_RETURN(entry, loaded);
+    }
     if (examiner.FindFault(index, *entry, BatEntry()) != EntryFault::kCutShort) continue;
     end = std::max(end, entry->file_offset() + examiner.LengthOf(index));
   }
@@ -38,11 +41,12 @@ class Mender {
   [[nodiscard]] bool dropped() const { return dropped_; }
 
  private:
-  // What the entry shall be instead, and its space claimed.
-  Task<absl::StatusOr<BatEntry>> MendEntry(uint64_t index, BatEntry entry, BatEntry bitmap_entry);
   // The entry without that fault, which it has.
   BatEntry Without(EntryFault fault, uint64_t index, BatEntry entry);
-  Task<absl::StatusOr<BatEntry>> CopyBlock(uint64_t index, BatEntry entry);
+  // Without all that can be told by itself.
+  BatEntry WithoutFaults(uint64_t index, BatEntry entry, BatEntry bitmap_entry);
+  // What an entry that shares its space shall be instead.
+  Task<absl::StatusOr<BatEntry>> Separate(uint64_t index, BatEntry entry);
 
   ImageEditor& editor_;
   BatExaminer examiner_;
@@ -69,10 +73,24 @@ BatEntry Mender::Without(EntryFault fault, uint64_t index, BatEntry entry) {
   return editor_.image().bat().IsBitmapIndex(index) ? BatEntry() : BatEntry(BlockState::kZero, 0);
 }
 
-// Gives the block a copy of its own of what it shares with another.
-Task<absl::StatusOr<BatEntry>> Mender::CopyBlock(uint64_t index, BatEntry entry) {
+BatEntry Mender::WithoutFaults(uint64_t index, BatEntry entry, BatEntry bitmap_entry) {
+  // One fault may hide another. Each step leaves an entry that hasn't its fault any more, nor one
+  // that comes before it.
+  while (true) {
+    const EntryFault fault = examiner_.FindFault(index, entry, bitmap_entry);
+    if (fault == EntryFault::kNone) return entry;
+    entry = Without(fault, index, entry);
+  }
+}
+
+// Two blocks in one place: both keep what is there, the second one in a copy. Not those that lie in
+// a table.
+Task<absl::StatusOr<BatEntry>> Mender::Separate(uint64_t index, BatEntry entry) {
   Storage& storage = editor_.storage();
   const uint64_t length = examiner_.LengthOf(index);
+  if (!editor_.image().IsBlockSpace(entry.file_offset(), length)) {
+    co_return Without(EntryFault::kShared, index, entry);
+  }
   // Structures may end past the file's end.
   const uint64_t to = RoundUp(std::max(storage.size(), examiner_.space().end()), kMiB);
   absl::Status status = co_await storage.Resize(to + length);
@@ -89,23 +107,6 @@ Task<absl::StatusOr<BatEntry>> Mender::CopyBlock(uint64_t index, BatEntry entry)
   co_return BatEntry(entry.state(), to);
 }
 
-Task<absl::StatusOr<BatEntry>> Mender::MendEntry(uint64_t index, BatEntry entry,
-                                                 BatEntry bitmap_entry) {
-  // One fault may hide another. Each step leaves an entry that hasn't its fault any more, nor one
-  // that comes before it.
-  while (true) {
-    const EntryFault fault = examiner_.FindFault(index, entry, bitmap_entry);
-    if (fault == EntryFault::kNone) break;
-    entry = Without(fault, index, entry);
-  }
-  if (examiner_.Examine(index, entry, bitmap_entry) == EntryFault::kNone) co_return entry;
-  // Two blocks in one place: both keep what is there. Not those that lie in a table.
-  if (!editor_.image().IsBlockSpace(entry.file_offset(), examiner_.LengthOf(index))) {
-    co_return Without(EntryFault::kShared, index, entry);
-  }
-  co_return co_await CopyBlock(index, entry);
-}
-
 Task<absl::Status> Mender::MendBat(const Progress& progress) {
   const BatLayout& bat = editor_.image().bat();
   const bool has_parent = editor_.image().parameters().has_parent;
@@ -113,8 +114,11 @@ Task<absl::Status> Mender::MendBat(const Progress& progress) {
     if (progress && index % (uint64_t{256} * kBatEntriesPerPage) == 0) {
       progress(index * kBatEntryBytes, bat.bytes());
     }
-    absl::StatusOr<BatEntry> entry = co_await editor_.Entry(index);
-    CO_RETURN_IF_ERROR(entry.status());
+    std::optional<BatEntry> entry = editor_.FindEntry(index);
+    if (!entry.has_value()) {
+      absl::StatusOr<BatEntry> loaded = co_await editor_.Entry(index);
+      CO_ASSIGN_OR_RETURN(entry, loaded);
+    }
     if (entry->bits() == 0) continue;
     BatEntry bitmap_entry;
     if (has_parent && entry->state() == BlockState::kPartiallyPresent) {
@@ -122,10 +126,13 @@ Task<absl::Status> Mender::MendBat(const Progress& progress) {
           co_await editor_.Entry(bat.BitmapIndex(index / (bat.chunk_ratio() + 1)));
       CO_ASSIGN_OR_RETURN(bitmap_entry, other);
     }
-    absl::StatusOr<BatEntry> mended = co_await MendEntry(index, *entry, bitmap_entry);
-    CO_RETURN_IF_ERROR(mended.status());
-    if (*mended == *entry) continue;
-    absl::Status status = co_await editor_.SetEntry(index, *mended);
+    BatEntry mended = WithoutFaults(index, *entry, bitmap_entry);
+    if (examiner_.Examine(index, mended, bitmap_entry) == EntryFault::kShared) {
+      absl::StatusOr<BatEntry> separate = co_await Separate(index, mended);
+      CO_ASSIGN_OR_RETURN(mended, separate);
+    }
+    if (mended == *entry) continue;
+    absl::Status status = co_await editor_.SetEntry(index, mended);
     CO_RETURN_IF_ERROR(status);
   }
   co_return absl::OkStatus();

@@ -255,8 +255,11 @@ Task<absl::Status> Resizer::Shrink() {
   const uint64_t first = layout.PayloadIndex(layout.payload_blocks());
   for (uint64_t index = std::min(first, layout.entries()); index < bat().entries(); ++index) {
     if (index < layout.entries() && layout.IsBitmapIndex(index)) continue;
-    absl::StatusOr<BatEntry> entry = co_await editor_.Entry(index);
-    CO_RETURN_IF_ERROR(entry.status());
+    std::optional<BatEntry> entry = editor_.FindEntry(index);
+    if (!entry.has_value()) {
+      absl::StatusOr<BatEntry> loaded = co_await editor_.Entry(index);
+      CO_ASSIGN_OR_RETURN(entry, loaded);
+    }
     if (entry->bits() == 0) continue;
     status = co_await editor_.SetEntry(index, BatEntry());
     CO_RETURN_IF_ERROR(status);
