@@ -16,10 +16,11 @@
 namespace bothy::disk {
 namespace {
 
-Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenLink(IoLoop& loop, std::string path, ImageType type,
-                                                     bool read_only, uint32_t depth);
+Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenFormat(IoLoop& loop,
+                                                       std::unique_ptr<Storage> storage,
+                                                       ImageType type, bool read_only,
+                                                       uint32_t depth);
 
-// The first of the candidates that there is.
 Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenParent(IoLoop& loop, ParentReference reference,
                                                        ImageType type, uint32_t depth) {
   if (depth >= kMaxChainLength) {
@@ -27,19 +28,12 @@ Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenParent(IoLoop& loop, ParentRefer
                                                       ": a chain of more than ", kMaxChainLength,
                                                       " images; do they refer to each other?"));
   }
-  const std::filesystem::path folder = std::filesystem::path(reference.child_path).parent_path();
-  std::vector<std::string> tried;
-  for (const std::string& candidate : reference.candidate_paths) {
-    // An absolute candidate stays what it is.
-    std::string path = (folder / candidate).lexically_normal().string();
-    tried.push_back(path);
-    absl::StatusOr<std::unique_ptr<Disk>> parent =
-        co_await OpenLink(loop, std::move(path), type, true, depth);
-    if (!absl::IsNotFound(parent.status())) co_return parent;
-  }
-  co_return absl::NotFoundError(
-      absl::StrCat(reference.child_path, ": its parent isn't at ", absl::StrJoin(tried, " nor at "),
-                   " (the image calls it ", absl::StrJoin(reference.spelled_paths, " or "), ")"));
+  absl::StatusOr<std::unique_ptr<Storage>> file =
+      co_await OpenParentFile(loop, std::move(reference), true);
+  if (!file.ok()) co_return file.status();
+  absl::StatusOr<std::unique_ptr<Disk>> parent =
+      co_await OpenFormat(loop, *std::move(file), type, true, depth);
+  co_return parent;
 }
 
 ParentOpener OpenerOf(IoLoop& loop, ImageType type, uint32_t depth) {
@@ -48,23 +42,19 @@ ParentOpener OpenerOf(IoLoop& loop, ImageType type, uint32_t depth) {
   };
 }
 
-Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenLink(IoLoop& loop, std::string path, ImageType type,
-                                                     bool read_only, uint32_t depth) {
-  HostStorageOptions storage_options;
-  storage_options.path = std::move(path);
-  storage_options.read_only = read_only;
-  absl::StatusOr<std::unique_ptr<Storage>> storage =
-      co_await OpenHostStorage(loop, std::move(storage_options));
-  if (!storage.ok()) co_return storage.status();
+Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenFormat(IoLoop& loop,
+                                                       std::unique_ptr<Storage> storage,
+                                                       ImageType type, bool read_only,
+                                                       uint32_t depth) {
   switch (type) {
     case ImageType::kRaw:
-      co_return OpenRawDisk(*std::move(storage));
+      co_return OpenRawDisk(std::move(storage));
     case ImageType::kVhd1: {
       vhd1::OpenOptions options;
       options.read_only = read_only;
       options.open_parent = OpenerOf(loop, type, depth);
       absl::StatusOr<std::unique_ptr<Disk>> disk =
-          co_await vhd1::Open(*std::move(storage), std::move(options));
+          co_await vhd1::Open(std::move(storage), std::move(options));
       co_return disk;
     }
     case ImageType::kVhdx: {
@@ -72,7 +62,7 @@ Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenLink(IoLoop& loop, std::string p
       options.read_only = read_only;
       options.open_parent = OpenerOf(loop, type, depth);
       absl::StatusOr<std::unique_ptr<Disk>> disk =
-          co_await vhdx::Open(*std::move(storage), std::move(options));
+          co_await vhdx::Open(std::move(storage), std::move(options));
       co_return disk;
     }
   }
@@ -95,8 +85,38 @@ std::string_view NameOf(ImageType type) {
 
 Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenImage(IoLoop& loop, std::string path,
                                                       ImageType type, OpenImageOptions options) {
-  return OpenLink(loop, std::move(path), type, options.read_only, 0);
+  HostStorageOptions storage_options;
+  storage_options.path = std::move(path);
+  storage_options.read_only = options.read_only;
+  absl::StatusOr<std::unique_ptr<Storage>> storage =
+      co_await OpenHostStorage(loop, std::move(storage_options));
+  if (!storage.ok()) co_return storage.status();
+  absl::StatusOr<std::unique_ptr<Disk>> disk =
+      co_await OpenFormat(loop, *std::move(storage), type, options.read_only, 0);
+  co_return disk;
 }
+
+Task<absl::StatusOr<std::unique_ptr<Storage>>> OpenParentFile(IoLoop& loop,
+                                                              ParentReference reference,
+                                                              bool read_only) {
+  const std::filesystem::path folder = std::filesystem::path(reference.child_path).parent_path();
+  std::vector<std::string> tried;
+  for (const std::string& candidate : reference.candidate_paths) {
+    HostStorageOptions options;
+    // An absolute candidate stays what it is.
+    options.path = (folder / candidate).lexically_normal().string();
+    options.read_only = read_only;
+    tried.push_back(options.path);
+    absl::StatusOr<std::unique_ptr<Storage>> storage =
+        co_await OpenHostStorage(loop, std::move(options));
+    if (!absl::IsNotFound(storage.status())) co_return storage;
+  }
+  co_return absl::NotFoundError(
+      absl::StrCat(reference.child_path, ": its parent isn't at ", absl::StrJoin(tried, " nor at "),
+                   " (the image calls it ", absl::StrJoin(reference.spelled_paths, " or "), ")"));
+}
+
+ParentOpener ReadOnlyParents(IoLoop& loop, ImageType type) { return OpenerOf(loop, type, 0); }
 
 Task<absl::StatusOr<ImageType>> DetectImageType(IoLoop& loop, std::string path) {
   HostStorageOptions options;

@@ -11,6 +11,8 @@
 #include <string_view>
 
 #include "disk/disk.h"
+#include "disk/parent.h"
+#include "disk/storage.h"
 #include "support/io_loop.h"
 
 namespace bothy::disk {
@@ -30,6 +32,15 @@ struct OpenImageOptions {
 // with the path. `loop` outlives the disk; all of it happens on its thread.
 Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenImage(IoLoop& loop, std::string path,
                                                       ImageType type, OpenImageOptions options);
+
+// The file of a parent. The first of the paths at which there is something decides, whatever that
+// turns out to be: were a file passed over that isn't what the child was made for, another folder's
+// image could be taken for it. NotFound names the child and the paths that were tried.
+Task<absl::StatusOr<std::unique_ptr<Storage>>> OpenParentFile(IoLoop& loop,
+                                                              ParentReference reference,
+                                                              bool read_only);
+// Opens parents, and theirs, as OpenImage does.
+[[nodiscard]] ParentOpener ReadOnlyParents(IoLoop& loop, ImageType type);
 
 // What the file is by its contents: a VHDX or a VHD1 has a signature, everything else is raw.
 Task<absl::StatusOr<ImageType>> DetectImageType(IoLoop& loop, std::string path);

@@ -187,6 +187,32 @@ TEST_F(DiskVerbsTest, ChildrenDifferAndCommit) {
   }
 }
 
+// A copy of a folder's images keeps to its own: not to what the absolute paths in it lead to.
+TEST_F(DiskVerbsTest, CommitsToTheParentNextToTheChildOrToNone) {
+  for (const std::string ending : {".vhd", ".vhdx"}) {
+    SCOPED_TRACE(ending);
+    const std::string first = folder_ / ("first" + ending);
+    const std::string second = folder_ / ("second" + ending);
+    std::filesystem::create_directory(first);
+    RunOk({"create", first + "/base" + ending, "8M"});
+    RunOk({"convert", MakeRaw("some.raw", 8 * kMiB, 8), first + "/child" + ending, "--parent",
+           first + "/base" + ending});
+    std::filesystem::copy(first, second);
+    EXPECT_EQ(RunOk({"commit", second + "/child" + ending}),
+              absl::StrCat("committed into ", second, "/base", ending, "\n"));
+    // The base of the second folder becomes another disk.
+    RunOk({"create", second + "/base" + ending, "8M", "--force"});
+    const auto before = std::filesystem::last_write_time(first + "/base" + ending);
+    const Result refused = Run({"commit", second + "/child" + ending});
+    EXPECT_EQ(refused.status, 1);
+    EXPECT_THAT(refused.error_output, HasSubstr("FailedPrecondition"));
+    EXPECT_THAT(refused.error_output, HasSubstr(second + "/base" + ending));
+    EXPECT_EQ(std::filesystem::last_write_time(first + "/base" + ending), before);
+    EXPECT_EQ(RunOk({"--json", "commit", first + "/child" + ending}),
+              absl::StrCat("{\n  \"committed_into\": \"", first, "/base", ending, "\"\n}\n"));
+  }
+}
+
 TEST_F(DiskVerbsTest, ChecksAndRepairs) {
   const std::string path = folder_ / "a.vhd";
   RunOk({"create", path, "1G"});

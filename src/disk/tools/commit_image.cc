@@ -1,6 +1,5 @@
 #include "disk/tools/commit_image.h"
 
-#include <filesystem>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -21,28 +20,17 @@ struct WritableParent {
   Disk* disk = nullptr;
 
   Task<absl::StatusOr<std::unique_ptr<Disk>>> Open(ParentReference reference) {
-    const auto folder = std::filesystem::path(reference.child_path).parent_path();
-    absl::Status status = absl::NotFoundError("no parent is named");
-    for (const std::string& candidate : reference.candidate_paths) {
-      HostStorageOptions options;
-      options.path = (folder / candidate).lexically_normal().string();
-      absl::StatusOr<std::unique_ptr<Storage>> storage =
-          co_await OpenHostStorage(loop, std::move(options));
-      status = storage.status();
-      if (absl::IsNotFound(status)) continue;
-      if (!status.ok()) co_return status;
-      absl::StatusOr<std::unique_ptr<Disk>> opened = co_await OpenFormat(*std::move(storage));
-      if (opened.ok()) disk = opened->get();
-      co_return opened;
-    }
-    co_return status;
+    absl::StatusOr<std::unique_ptr<Storage>> storage =
+        co_await OpenParentFile(loop, std::move(reference), false);
+    if (!storage.ok()) co_return storage.status();
+    absl::StatusOr<std::unique_ptr<Disk>> opened = co_await OpenFormat(*std::move(storage));
+    if (opened.ok()) disk = opened->get();
+    co_return opened;
   }
 
   Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenFormat(std::unique_ptr<Storage> storage) {
     // Its own parents are read only.
-    ParentOpener grandparent = [this](const ParentReference& reference) {
-      return OpenReadOnly(reference);
-    };
+    ParentOpener grandparent = ReadOnlyParents(loop, type);
     if (type == ImageType::kVhdx) {
       vhdx::OpenOptions options;
       options.open_parent = std::move(grandparent);
@@ -55,19 +43,6 @@ struct WritableParent {
     options.open_parent = std::move(grandparent);
     absl::StatusOr<std::unique_ptr<Disk>> opened =
         co_await vhd1::Open(std::move(storage), std::move(options));
-    co_return opened;
-  }
-
-  Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenReadOnly(ParentReference reference) {
-    const auto folder = std::filesystem::path(reference.child_path).parent_path();
-    absl::StatusOr<std::unique_ptr<Disk>> opened = absl::NotFoundError("no parent is named");
-    OpenImageOptions options;
-    options.read_only = true;
-    for (const std::string& candidate : reference.candidate_paths) {
-      opened =
-          co_await OpenImage(loop, (folder / candidate).lexically_normal().string(), type, options);
-      if (!absl::IsNotFound(opened.status())) break;
-    }
     co_return opened;
   }
 };

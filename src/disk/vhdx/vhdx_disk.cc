@@ -69,21 +69,10 @@ Task<absl::Status> VhdxDisk::OpenParent() {
   if (!options_.open_parent) {
     co_return absl::FailedPreconditionError("a differencing image, opened without its parent");
   }
-  const ParentReference all = image_->locator().Reference(file_->path());
-  absl::StatusOr<std::unique_ptr<Disk>> parent = co_await options_.open_parent(all);
+  absl::StatusOr<std::unique_ptr<Disk>> parent =
+      co_await options_.open_parent(image_->locator().Reference(file_->path()));
   CO_RETURN_IF_ERROR(parent.status());
   absl::Status status = CheckParent(**parent);
-  // What the first path leads to may be another disk, and one of the others the right one.
-  for (size_t i = 1; !status.ok() && i < all.candidate_paths.size(); ++i) {
-    absl::Status closed = co_await (*parent)->Close();
-    CO_RETURN_IF_ERROR(closed);
-    ParentReference one = all;
-    one.candidate_paths = {all.candidate_paths[i]};
-    absl::StatusOr<std::unique_ptr<Disk>> other = co_await options_.open_parent(one);
-    if (!other.ok()) co_return status;
-    parent = std::move(other);
-    status = CheckParent(**parent);
-  }
   if (!status.ok()) {
     absl::Status closed = co_await (*parent)->Close();
     co_return status;
