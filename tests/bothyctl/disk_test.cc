@@ -1,7 +1,9 @@
 // `bothyctl disk` on files of the host, with QEMU's tools as the judge.
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <cstring>
@@ -14,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "disk/testing/sparse_file.h"
 #include "support/testing/test_folder.h"
+#include "support/unique_fd.h"
 #include "tests/bothyctl/child.h"
 
 namespace bothy::bothyctl {
@@ -329,6 +332,21 @@ TEST_F(DiskVerbsTest, AChildMayBeOfAnotherSizeThanItsParent) {
     EXPECT_EQ(disk::RunCommand(absl::StrCat("cmp ", flat, " ", folder_ / "expected.raw"), output),
               0)
         << output;
+  }
+}
+
+TEST_F(DiskVerbsTest, NamesAFileThatCannotBeWrittenOnce) {
+  for (const std::string name : {"a.vhd", "a.vhdx"}) {
+    // A file that mustn't grow as one of a full host.
+    const std::string path = folder_ / name;
+    RunOk({"create", path, "64M"});
+    std::string output;
+    EXPECT_NE(disk::RunCommand(absl::StrCat("bash -c 'trap \"\" XFSZ; ulimit -f 2; exec ", BOTHYCTL,
+                                            " disk resize ", path, " 2000G 2>&1'"),
+                               output),
+              0);
+    EXPECT_THAT(output, HasSubstr("ResourceExhausted: " + path));
+    EXPECT_EQ(output.find(path), output.rfind(path)) << output;
   }
 }
 

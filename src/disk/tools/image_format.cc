@@ -99,6 +99,13 @@ std::string_view NameOf(Variant variant) {
   return "";
 }
 
+absl::Status NamedOnce(const absl::Status& status, const std::string& path) {
+  const std::string name = absl::StrCat(path, ": ");
+  std::string message(status.message());
+  while (message.starts_with(name + name)) message.erase(0, name.size());
+  return absl::Status(status.code(), message);
+}
+
 absl::StatusOr<ImageType> TypeOfName(const std::string& path) {
   const std::string ending =
       absl::AsciiStrToLower(std::filesystem::path(path).extension().string());
@@ -246,6 +253,7 @@ Task<absl::StatusOr<CheckReport>> RepairImage(IoLoop& loop, const std::string& p
       absl::StrCat(path, ": is raw, which has nothing that could be repaired"));
   if (type == ImageType::kVhd1) report = co_await vhd1::Repair(**storage, progress);
   if (type == ImageType::kVhdx) report = co_await vhdx::Repair(**storage, progress);
+  if (!report.ok()) co_return NamedOnce(report.status(), path);
   co_return report;
 }
 
@@ -276,7 +284,7 @@ Task<absl::Status> ResizeImage(IoLoop& loop, const std::string& path, ImageType 
       break;
     }
   }
-  co_return status;
+  co_return NamedOnce(status, path);
 }
 
 }  // namespace bothy::disk::tools

@@ -24,6 +24,9 @@ enum class Variant : uint8_t { kFixed, kDynamic, kDifferencing };
 // "fixed", "dynamic", "differencing".
 [[nodiscard]] std::string_view NameOf(Variant variant);
 
+// `status` with the name at the beginning of its message there once, where several layers put it.
+[[nodiscard]] absl::Status NamedOnce(const absl::Status& status, const std::string& path);
+
 // What an image shall be like. Zero: the format's default, or what the source or parent has. Errors
 // about a field are InvalidArgument and begin with its name and ": ".
 struct ImageSpec {

@@ -15,6 +15,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "disk/host_storage.h"
+#include "disk/image_lock.h"
+#include "disk/tools/image_format.h"
 
 namespace bothy::disk::tools {
 namespace {
@@ -124,8 +126,9 @@ absl::Status NewImageFile::Publish() {
 
 absl::Status NewImageFile::Named(const absl::Status& status) const {
   if (status.ok()) return status;
-  return absl::Status(status.code(), absl::StrReplaceAll(std::string(status.message()),
-                                                         {{DescriptorPath(fd_.get()), path_}}));
+  const std::string message =
+      absl::StrReplaceAll(std::string(status.message()), {{DescriptorPath(fd_.get()), path_}});
+  return NamedOnce(absl::Status(status.code(), message), path_);
 }
 
 }  // namespace bothy::disk::tools

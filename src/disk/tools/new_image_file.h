@@ -32,7 +32,7 @@ class NewImageFile {
   Task<absl::StatusOr<std::unique_ptr<Storage>>> Open(IoLoop& loop);
   // Makes the contents durable and gives them their name. Blocks.
   absl::Status Publish();
-  // `status` with the name the file will have in place of the one it has now.
+  // `status` with the name the file will have in place of the one it has now, once.
   [[nodiscard]] absl::Status Named(const absl::Status& status) const;
 
  private:
