@@ -22,7 +22,8 @@ using disk::Severity;
 
 constexpr char kCheckExamples[] =
     R"(  bothyctl disk check root.vhdx
-      what is wrong with it, and whether repair can put it right; nothing is changed
+      what is wrong with it, and whether repair can put it right; nothing is changed. Of a parent
+      only that it can be opened
   bothyctl disk check root.vhdx --json
       the same for a script
 
@@ -71,6 +72,10 @@ std::string Text(const std::string& path, const CheckReport& report) {
                                    : "damaged",
                   ", ", report.blocks_allocated, " of ", report.blocks_total, " blocks of ",
                   FormatBytes(report.block_size_bytes), " in use\n");
+  if (!report.parent_path.empty()) {
+    absl::StrAppend(&text, path, ": its parent isn't looked at: ", OneLine(report.parent_path),
+                    "\n");
+  }
   return text;
 }
 
@@ -84,16 +89,20 @@ std::string Json(const std::string& path, const CheckReport& report) {
                     ", \"repairable\": ", problem.repairable ? "true" : "false", "}");
   }
   if (!problems.empty()) absl::StrAppend(&problems, "\n  ");
-  return absl::StrCat("{\n  \"path\": ", JsonString(path),
-                      ",\n  \"clean\": ", report.clean() ? "true" : "false",
-                      ",\n  \"sound\": ", report.sound() ? "true" : "false", ",\n  \"problems\": [",
-                      problems, "],\n  \"more_problems\": ", report.more_problems,
-                      ",\n  \"blocks_total\": ", report.blocks_total,
-                      ",\n  \"blocks_allocated\": ", report.blocks_allocated,
-                      ",\n  \"block_size_bytes\": ", report.block_size_bytes,
-                      ",\n  \"file_bytes\": ", report.file_bytes,
-                      ",\n  \"allocated_bytes\": ", report.allocated_bytes,
-                      ",\n  \"leaked_bytes\": ", report.leaked_bytes, "\n}\n");
+  const std::string parent =
+      report.parent_path.empty()
+          ? ""
+          : absl::StrCat(",\n  \"unchecked_parent\": ", JsonString(report.parent_path));
+  return absl::StrCat(
+      "{\n  \"path\": ", JsonString(path), ",\n  \"clean\": ", report.clean() ? "true" : "false",
+      ",\n  \"sound\": ", report.sound() ? "true" : "false", parent, ",\n  \"problems\": [",
+      problems, "],\n  \"more_problems\": ", report.more_problems,
+      ",\n  \"blocks_total\": ", report.blocks_total,
+      ",\n  \"blocks_allocated\": ", report.blocks_allocated,
+      ",\n  \"block_size_bytes\": ", report.block_size_bytes,
+      ",\n  \"file_bytes\": ", report.file_bytes,
+      ",\n  \"allocated_bytes\": ", report.allocated_bytes,
+      ",\n  \"leaked_bytes\": ", report.leaked_bytes, "\n}\n");
 }
 
 bool NeedsRepair(const CheckReport& report) {

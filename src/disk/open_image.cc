@@ -18,7 +18,7 @@ namespace {
 
 Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenFormat(IoLoop& loop,
                                                        std::unique_ptr<Storage> storage,
-                                                       ImageType type, bool read_only,
+                                                       ImageType type, OpenImageOptions how,
                                                        uint32_t depth);
 
 Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenParent(IoLoop& loop, ParentReference reference,
@@ -32,7 +32,7 @@ Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenParent(IoLoop& loop, ParentRefer
       co_await OpenParentFile(loop, std::move(reference), true);
   if (!file.ok()) co_return file.status();
   absl::StatusOr<std::unique_ptr<Disk>> parent =
-      co_await OpenFormat(loop, *std::move(file), type, true, depth);
+      co_await OpenFormat(loop, *std::move(file), type, {.read_only = true}, depth);
   co_return parent;
 }
 
@@ -44,14 +44,15 @@ ParentOpener OpenerOf(IoLoop& loop, ImageType type, uint32_t depth) {
 
 Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenFormat(IoLoop& loop,
                                                        std::unique_ptr<Storage> storage,
-                                                       ImageType type, bool read_only,
+                                                       ImageType type, OpenImageOptions how,
                                                        uint32_t depth) {
   switch (type) {
     case ImageType::kRaw:
       co_return OpenRawDisk(std::move(storage));
     case ImageType::kVhd1: {
       vhd1::OpenOptions options;
-      options.read_only = read_only;
+      options.read_only = how.read_only;
+      options.without_parent = how.without_parent;
       options.open_parent = OpenerOf(loop, type, depth);
       absl::StatusOr<std::unique_ptr<Disk>> disk =
           co_await vhd1::Open(std::move(storage), std::move(options));
@@ -59,7 +60,8 @@ Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenFormat(IoLoop& loop,
     }
     case ImageType::kVhdx: {
       vhdx::OpenOptions options;
-      options.read_only = read_only;
+      options.read_only = how.read_only;
+      options.without_parent = how.without_parent;
       options.open_parent = OpenerOf(loop, type, depth);
       absl::StatusOr<std::unique_ptr<Disk>> disk =
           co_await vhdx::Open(std::move(storage), std::move(options));
@@ -92,7 +94,7 @@ Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenImage(IoLoop& loop, std::string 
       co_await OpenHostStorage(loop, std::move(storage_options));
   if (!storage.ok()) co_return storage.status();
   absl::StatusOr<std::unique_ptr<Disk>> disk =
-      co_await OpenFormat(loop, *std::move(storage), type, options.read_only, 0);
+      co_await OpenFormat(loop, *std::move(storage), type, options, 0);
   co_return disk;
 }
 

@@ -24,12 +24,15 @@ enum class ImageType : uint8_t { kRaw, kVhd1, kVhdx };
 
 struct OpenImageOptions {
   bool read_only = false;
+  // Leaves the parent of a differencing image alone: only facts and geometry are good.
+  bool without_parent = false;
 };
 
 // Parents are opened read-only, whatever the options say. NotFound (also for a parent, listing the
 // paths that were tried), PermissionDenied, FailedPrecondition (in use; the parent isn't the one
 // the image was made for), InvalidArgument (not such an image), DataLoss (corrupt). Messages begin
-// with the path. `loop` outlives the disk; all of it happens on its thread.
+// with the path of the file they are about. `loop` outlives the disk; all of it happens on its
+// thread.
 Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenImage(IoLoop& loop, std::string path,
                                                       ImageType type, OpenImageOptions options);
 

@@ -335,6 +335,37 @@ TEST_F(DiskVerbsTest, AChildMayBeOfAnotherSizeThanItsParent) {
   }
 }
 
+TEST_F(DiskVerbsTest, TellsOfAParentThatCannotBeOpened) {
+  for (const std::string ending : {".vhd", ".vhdx"}) {
+    SCOPED_TRACE(ending);
+    const std::string base = folder_ / ("base" + ending);
+    const std::string middle = folder_ / ("middle" + ending);
+    const std::string child = folder_ / ("child" + ending);
+    RunOk({"create", base, "8M"});
+    RunOk({"create", middle, "--parent", base});
+    RunOk({"create", child, "--parent", middle});
+    EXPECT_THAT(RunOk({"check", child}), HasSubstr("its parent isn't looked at: " + middle));
+    EXPECT_THAT(RunOk({"check", child, "--json"}), HasSubstr("\"unchecked_parent\": \"" + middle));
+    std::filesystem::remove(base);
+    const Result info = Run({"info", child});
+    EXPECT_EQ(info.status, 1);
+    EXPECT_THAT(info.output, HasSubstr("8 MiB (8388608)"));
+    // The file that lacks its parent, and no other.
+    EXPECT_THAT(info.error_output, HasSubstr("NotFound: " + middle + ": its parent isn't at"));
+    EXPECT_EQ(info.error_output.find(middle), info.error_output.rfind(middle));
+    EXPECT_EQ(info.error_output.find(child), std::string::npos);
+    const Result json = Run({"info", child, "--json"});
+    EXPECT_EQ(json.status, 1);
+    EXPECT_THAT(json.output, HasSubstr("\"parent_error\": \"" + middle));
+    const Result check = Run({"check", child});
+    EXPECT_EQ(check.status, 6);
+    EXPECT_THAT(check.output, HasSubstr(middle + ": its parent isn't at"));
+    RunOk({"create", base, "8M"});
+    EXPECT_EQ(Run({"check", child}).status, 6);
+    EXPECT_THAT(Run({"info", child}).error_output, HasSubstr("FailedPrecondition: " + middle));
+  }
+}
+
 TEST_F(DiskVerbsTest, NamesAFileThatCannotBeWrittenOnce) {
   for (const std::string name : {"a.vhd", "a.vhdx"}) {
     // A file that mustn't grow as one of a full host.

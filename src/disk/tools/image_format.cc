@@ -118,6 +118,33 @@ absl::StatusOr<ImageType> TypeOfName(const std::string& path) {
                    ".img)"));
 }
 
+std::vector<std::string> FilesOf(const Disk& image) {
+  std::vector<std::string> files;
+  for (const Disk* disk = &image; disk != nullptr; disk = disk->parent()) {
+    files.push_back(disk->path());
+  }
+  return files;
+}
+
+Task<absl::StatusOr<Look>> LookAt(IoLoop& loop, const Source& source) {
+  OpenImageOptions options;
+  options.read_only = true;
+  absl::StatusOr<std::unique_ptr<Disk>> whole =
+      co_await OpenImage(loop, source.path, source.type, options);
+  Look look;
+  if (whole.ok()) {
+    look.disk = *std::move(whole);
+    co_return look;
+  }
+  look.parent = whole.status();
+  options.without_parent = true;
+  absl::StatusOr<std::unique_ptr<Disk>> own =
+      co_await OpenImage(loop, source.path, source.type, options);
+  if (!own.ok()) co_return look.parent;
+  look.disk = *std::move(own);
+  co_return look;
+}
+
 Task<absl::StatusOr<ParentFacts>> LookAtParent(IoLoop& loop, const std::string& path,
                                                ImageType type) {
   OpenImageOptions options;
@@ -239,6 +266,22 @@ Task<absl::StatusOr<CheckReport>> CheckImage(IoLoop& loop, const std::string& pa
       absl::StrCat(path, ": is raw, which has nothing that could be checked"));
   if (type == ImageType::kVhd1) report = co_await vhd1::Check(**storage, progress);
   if (type == ImageType::kVhdx) report = co_await vhdx::Check(**storage, progress);
+  if (!report.ok()) co_return report;
+  const Source source = {.path = path, .type = type};
+  absl::StatusOr<Look> look = co_await LookAt(loop, source);
+  // What keeps the image itself from being opened is in the report.
+  if (!look.ok()) co_return report;
+  if (!look->parent.ok()) {
+    report->Add({.severity = Severity::kError,
+                 .offset = 0,
+                 .field = "parent",
+                 .message = std::string(look->parent.message()),
+                 .repairable = false});
+  } else if (look->disk->parent() != nullptr) {
+    report->parent_path = look->disk->parent()->path();
+  }
+  absl::Status closed = co_await look->disk->Close();
+  CO_RETURN_IF_ERROR(closed);
   co_return report;
 }
 

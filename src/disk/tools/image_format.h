@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "disk/check_report.h"
 #include "disk/disk.h"
@@ -56,6 +57,8 @@ struct ParentFacts {
   std::optional<Guid> identity;
   int64_t modified_time = 0;  // seconds since 1970
 };
+// The files of an image and of what it differs from.
+[[nodiscard]] std::vector<std::string> FilesOf(const Disk& image);
 // InvalidArgument when such an image can't be a parent.
 Task<absl::StatusOr<ParentFacts>> LookAtParent(IoLoop& loop, const std::string& path,
                                                ImageType type);
@@ -69,9 +72,18 @@ Task<absl::Status> CreateOn(Storage& storage, const std::string& path, const Ima
 Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenOn(std::unique_ptr<Storage> storage, ImageType type,
                                                    bool read_only, ParentOpener open_parent);
 
+// An image as far as it can be looked at.
+struct Look {
+  std::unique_ptr<Disk> disk;  // read-only
+  // Why there is no parent, where there should be one; then only facts and geometry are good.
+  absl::Status parent;
+};
+Task<absl::StatusOr<Look>> LookAt(IoLoop& loop, const Source& source);
+
 using TableProgress = std::function<void(uint64_t done, uint64_t total)>;
 
-// Unimplemented for raw images, which have nothing to check.
+// Unimplemented for raw images, which have nothing to check. Parents aren't looked at, but one that
+// can't be opened is a problem.
 Task<absl::StatusOr<CheckReport>> CheckImage(IoLoop& loop, const std::string& path, ImageType type,
                                              const TableProgress& progress);
 Task<absl::StatusOr<CheckReport>> RepairImage(IoLoop& loop, const std::string& path, ImageType type,

@@ -39,6 +39,8 @@ struct OpenOptions {
   bool read_only = false;  // the file isn't changed in any way
   // For differencing images. Without it they are FailedPrecondition.
   ParentOpener open_parent;
+  // Leaves the parent alone, for a look at the image's own facts: only Facts and geometry are good.
+  bool without_parent = false;
   // Bound of the sector bitmaps kept in memory that could be read again, in bytes.
   uint32_t cache_bytes = 4 << 20;
 };

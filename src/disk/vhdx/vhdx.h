@@ -40,6 +40,8 @@ struct OpenOptions {
   // The DataWriteGuid that the first change gives the image; zero: a fresh one. Set for a parent
   // into which a child is committed, after SetParentLinkage has told the child of it.
   Guid next_linkage;
+  // Leaves the parent alone, for a look at the image's own facts: only Facts and geometry are good.
+  bool without_parent = false;
   // Bound of the table pages kept in memory that could be read again, in bytes.
   uint32_t cache_bytes = 8 << 20;
 };

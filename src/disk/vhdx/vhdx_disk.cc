@@ -28,9 +28,9 @@ Task<absl::StatusOr<std::unique_ptr<Disk>>> VhdxDisk::Open(std::unique_ptr<Stora
   if (!image.ok()) co_return WithContext(image.status(), path);
   std::unique_ptr<VhdxDisk> disk(
       new VhdxDisk(std::move(storage), *std::move(image), std::move(options)));
-  if (disk->has_parent()) {
+  if (disk->has_parent() && !disk->options_.without_parent) {
     absl::Status status = co_await disk->OpenParent();
-    if (!status.ok()) co_return WithContext(status, path);
+    CO_RETURN_IF_ERROR(status);
   }
   co_return std::unique_ptr<Disk>(std::move(disk));
 }
@@ -67,7 +67,8 @@ VhdxDisk::~VhdxDisk() { CHECK(idle_forwarded_.size() == forwarded_.size()); }
 
 Task<absl::Status> VhdxDisk::OpenParent() {
   if (!options_.open_parent) {
-    co_return absl::FailedPreconditionError("a differencing image, opened without its parent");
+    co_return absl::FailedPreconditionError(
+        absl::StrCat(file_->path(), ": a differencing image, opened without its parent"));
   }
   absl::StatusOr<std::unique_ptr<Disk>> parent =
       co_await options_.open_parent(image_->locator().Reference(file_->path()));
@@ -75,7 +76,7 @@ Task<absl::Status> VhdxDisk::OpenParent() {
   absl::Status status = CheckParent(**parent);
   if (!status.ok()) {
     absl::Status closed = co_await (*parent)->Close();
-    co_return status;
+    co_return WithContext(status, file_->path());
   }
   parent_ = *std::move(parent);
   parent_bytes_ = parent_->geometry().size_bytes;
