@@ -335,6 +335,26 @@ TEST_F(DiskVerbsTest, AChildMayBeOfAnotherSizeThanItsParent) {
   }
 }
 
+TEST_F(DiskVerbsTest, DoesNotReplaceAnImageInUse) {
+  const std::string path = folder_ / "a.vhdx";
+  RunOk({"create", path, "8M"});
+  RunOk({"create", folder_ / "b.raw", "8M"});
+  const UniqueFd used(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+  struct flock lock {};
+  lock.l_type = F_WRLCK;
+  ASSERT_EQ(::fcntl(used.get(), F_OFD_SETLK, &lock), 0);
+  const auto before = std::filesystem::last_write_time(path);
+  const std::vector<std::vector<std::string>> replacing = {
+      {"create", path, "8M", "--force"}, {"convert", folder_ / "b.raw", path, "--force"}};
+  for (const std::vector<std::string>& words : replacing) {
+    const Result refused = Run(words);
+    EXPECT_EQ(refused.status, 1);
+    EXPECT_THAT(refused.error_output, HasSubstr("FailedPrecondition"));
+    EXPECT_THAT(refused.error_output, HasSubstr(absl::StrCat("pid ", ::getpid())));
+  }
+  EXPECT_EQ(std::filesystem::last_write_time(path), before);
+}
+
 TEST_F(DiskVerbsTest, TellsOfAParentThatCannotBeOpened) {
   for (const std::string ending : {".vhd", ".vhdx"}) {
     SCOPED_TRACE(ending);
