@@ -335,6 +335,37 @@ TEST_F(DiskVerbsTest, AChildMayBeOfAnotherSizeThanItsParent) {
   }
 }
 
+TEST_F(DiskVerbsTest, NothingReplacesWhatItNeeds) {
+  for (const std::string ending : {".vhd", ".vhdx"}) {
+    SCOPED_TRACE(ending);
+    const std::string base = folder_ / ("base" + ending);
+    const std::string child = folder_ / ("child" + ending);
+    const std::string other_name = folder_ / ("other" + ending);
+    RunOk({"create", base, "8M"});
+    RunOk({"create", child, "--parent", base});
+    std::filesystem::create_hard_link(base, other_name);
+    const auto before = std::filesystem::last_write_time(base);
+    const std::vector<std::vector<std::string>> wrong = {
+        {"create", base, "--parent", base, "--force"},
+        {"create", base, "--parent", child, "--force"},
+        {"create", other_name, "--parent", child, "--force"},
+        {"convert", base, base, "--force"},
+        {"convert", base, other_name, "--force"},
+        {"convert", child, base, "--force"},
+        {"convert", base, base, "--parent", base, "--force"}};
+    for (const std::vector<std::string>& words : wrong) {
+      const Result refused = Run(words);
+      EXPECT_NE(refused.status, 0);
+      EXPECT_THAT(refused.error_output, HasSubstr("InvalidArgument"));
+      if (words[0] == "create") {
+        EXPECT_THAT(refused.error_output, HasSubstr("--parent: "));
+      }
+    }
+    EXPECT_EQ(std::filesystem::last_write_time(base), before);
+    RunOk({"check", base});
+  }
+}
+
 TEST_F(DiskVerbsTest, DoesNotReplaceAnImageInUse) {
   const std::string path = folder_ / "a.vhdx";
   RunOk({"create", path, "8M"});
@@ -353,6 +384,30 @@ TEST_F(DiskVerbsTest, DoesNotReplaceAnImageInUse) {
     EXPECT_THAT(refused.error_output, HasSubstr(absl::StrCat("pid ", ::getpid())));
   }
   EXPECT_EQ(std::filesystem::last_write_time(path), before);
+}
+
+TEST_F(DiskVerbsTest, KeepsTheModeOfWhatItReplaces) {
+  const auto mode = [](const std::string& path) {
+    struct stat status {};
+    EXPECT_EQ(::lstat(path.c_str(), &status), 0);
+    return status.st_mode & 07777;
+  };
+  const std::string path = folder_ / "a.vhdx";
+  const std::string link = folder_ / "link.vhdx";
+  RunOk({"create", path, "8M"});
+  ASSERT_EQ(::chmod(path.c_str(), 0660), 0);
+  std::filesystem::create_symlink("a.vhdx", link);
+  RunOk({"create", link, "9M", "--force"});
+  EXPECT_EQ(std::filesystem::read_symlink(link), "a.vhdx");
+  EXPECT_EQ(mode(path), 0660U);
+  EXPECT_THAT(RunOk({"info", path}), HasSubstr("9 MiB"));
+  ASSERT_EQ(::chmod(path.c_str(), 0600), 0);
+  RunOk({"convert", path, folder_ / "copy.vhd"});
+  EXPECT_EQ(mode(folder_ / "copy.vhd"), 0600U);
+  // As for the parents, whose contents are in it, too.
+  RunOk({"create", folder_ / "child.vhdx", "--parent", path});
+  RunOk({"convert", folder_ / "child.vhdx", folder_ / "flat.raw"});
+  EXPECT_EQ(mode(folder_ / "flat.raw"), 0600U);
 }
 
 TEST_F(DiskVerbsTest, TellsOfAParentThatCannotBeOpened) {

@@ -162,6 +162,7 @@ Task<absl::StatusOr<ParentFacts>> LookAtParent(IoLoop& loop, const std::string& 
   if (!parent.ok()) co_return parent.status();
   ParentFacts facts;
   facts.geometry = (*parent)->geometry();
+  facts.files = FilesOf(**parent);
   facts.identity = (*parent)->identity();
   const std::optional<Guid> linkage = (*parent)->linkage();
   absl::Status closed = co_await (*parent)->Close();

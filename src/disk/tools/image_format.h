@@ -55,7 +55,8 @@ struct ParentFacts {
   Geometry geometry;
   Guid linkage;
   std::optional<Guid> identity;
-  int64_t modified_time = 0;  // seconds since 1970
+  int64_t modified_time = 0;       // seconds since 1970
+  std::vector<std::string> files;  // FilesOf
 };
 // The files of an image and of what it differs from.
 [[nodiscard]] std::vector<std::string> FilesOf(const Disk& image);
