@@ -22,8 +22,8 @@ constexpr char kExamples[] =
   bothyctl disk commit vm1.vhdx --delete
       and vm1.vhdx, which nobody needs any more, is gone
 
-Prints which file it wrote to. Interrupted, vm1.vhdx reads as before and can be committed again. Other images with the same parent
-are good no longer.)";
+A parent that is smaller grows first. Prints which file it wrote to. Interrupted, vm1.vhdx reads as
+before and can be committed again. Other images with the same parent are good no longer.)";
 
 struct Arguments {
   std::string path;

@@ -366,6 +366,34 @@ TEST_F(DiskVerbsTest, NothingReplacesWhatItNeeds) {
   }
 }
 
+TEST_F(DiskVerbsTest, CommitGrowsAParentThatIsTooSmall) {
+  if (!HaveQemu()) GTEST_SKIP() << "no qemu-img";
+  const std::string raw = MakeRaw("source.raw", 40 * kMiB, 9);
+  for (const Kind& kind : kKinds) {
+    if (kind.qemu == "raw") continue;
+    SCOPED_TRACE(kind.name);
+    const std::string base = folder_ / kind.name;
+    const std::string child = folder_ / ("child-" + kind.name);
+    std::vector<std::string> words = {"create", base, "5M"};
+    words.insert(words.end(), kind.flags.begin(), kind.flags.end());
+    RunOk(words);
+    RunOk({"convert", raw, child, "--parent", base});
+    RunOk({"commit", child});
+    RunOk({"check", base});
+    ExpectSame(kind, base, raw);
+    RunOk({"convert", child, folder_ / "flat.raw", "--force"});
+    ExpectSame(kKinds[0], folder_ / "flat.raw", raw);
+    // What its own parent has past its end mustn't come to light.
+    const std::string middle = folder_ / ("middle-" + kind.name);
+    const std::string top = folder_ / ("top-" + kind.name);
+    RunOk({"create", middle, "5M", "--parent", base});
+    RunOk({"create", top, "8M", "--parent", middle});
+    const Result refused = Run({"commit", top});
+    EXPECT_EQ(refused.status, 1);
+    EXPECT_THAT(refused.error_output, HasSubstr("FailedPrecondition"));
+  }
+}
+
 TEST_F(DiskVerbsTest, DoesNotReplaceAnImageInUse) {
   const std::string path = folder_ / "a.vhdx";
   RunOk({"create", path, "8M"});
@@ -507,7 +535,8 @@ TEST_P(InterruptTest, LeavesNothing) {
 TEST_P(InterruptTest, LeavesAnImageThatCanBeCommittedAgain) {
   if (!HaveQemu()) GTEST_SKIP() << "no qemu-img";
   const std::string before = MakeRaw("before.raw", 20 * kMiB, 5);
-  const std::string after = MakeRaw("after.raw", 20 * kMiB, 6);
+  // Larger, so that the parent grows first.
+  const std::string after = MakeRaw("after.raw", 50 * kMiB, 6);
   for (const Kind& kind : {kKinds[1], kKinds[3]}) {
     SCOPED_TRACE(kind.name);
     const std::string base = folder_ / ("base-" + kind.name);

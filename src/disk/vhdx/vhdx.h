@@ -94,8 +94,12 @@ struct ResizeOptions {
   uint64_t size_bytes = 0;
   // Shrinking cuts blocks off that hold data; without it that is FailedPrecondition.
   bool discard_data = false;
+  // The DataWriteGuid that the image gets; zero: a fresh one. As OpenOptions::next_linkage.
+  Guid next_linkage = {};
 };
-// New space reads as zero (of a differencing image: as its parent, zero past that one's end).
+// Children of the image are good no longer, unless they know next_linkage: the DataWriteGuid
+// changes. New space reads as zero (of a differencing image: as its parent, zero past that one's
+// end).
 Task<absl::Status> Resize(Storage& storage, const ResizeOptions& options);
 
 // Changes what a differencing image says of its parent; paths that are empty stay as they are.
