@@ -94,7 +94,8 @@ struct ResizeOptions {
   // Shrinking cuts blocks off that hold data; without it that is FailedPrecondition.
   bool discard_data = false;
 };
-// New space reads as zero (of a differencing image: as its parent, zero past that one's end).
+// A footer that differs from its copy, as an interrupted one leaves them, is put right. New space
+// reads as zero (of a differencing image: as its parent, zero past that one's end).
 Task<absl::Status> Resize(Storage& storage, const ResizeOptions& options);
 
 // Changes what a differencing image says of its parent; paths that are empty stay as they are, and
