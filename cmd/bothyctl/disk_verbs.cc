@@ -85,7 +85,7 @@ void AddImageFlags(CLI::App& verb, ImageFlags* flags) {
            "What is given room at once: 512K to 256M for vhd1 (default 2M), 1M to 256M for vhdx "
            "(default 32M)");
   AddBytes(verb, "--sector-size", &flags->sector_bytes,
-           "Logical sectors, 512B or 4K (vhdx only); default 512B or the parent's");
+           "Logical sectors, 512 or 4K (vhdx only); default 512 or the parent's");
   AddImagePath(verb, "--parent", &flags->parent, "The image it differs from; of the same format");
   verb.add_flag("--force", flags->force, "Replace a file that is there already");
 }

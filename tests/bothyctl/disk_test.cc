@@ -484,6 +484,14 @@ TEST_F(DiskVerbsTest, NamesAFileThatCannotBeWrittenOnce) {
   }
 }
 
+TEST_F(DiskVerbsTest, NamesTheFlagOfAParentWhoseNameCannotBeSpelled) {
+  const std::string parent = folder_ / "b\xff.vhdx";
+  RunOk({"create", parent, "8M"});
+  const Result refused = Run({"create", folder_ / "a.vhdx", "--parent", parent});
+  EXPECT_EQ(refused.status, 2);
+  EXPECT_THAT(refused.error_output, HasSubstr("InvalidArgument: --parent: "));
+}
+
 TEST_F(DiskVerbsTest, AFixedImageTakesNoRoomUntilItIsWritten) {
   for (const char* const name : {"a.vhd", "a.vhdx"}) {
     RunOk({"create", folder_ / name, "64M", "--type", "fixed"});

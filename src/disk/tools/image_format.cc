@@ -12,8 +12,10 @@
 #include "absl/strings/str_cat.h"
 #include "disk/host_storage.h"
 #include "disk/raw/raw_disk.h"
+#include "disk/utf16.h"
 #include "disk/vhd1/vhd1.h"
 #include "disk/vhdx/vhdx.h"
+#include "disk/windows_path.h"
 
 namespace bothy::disk::tools {
 namespace {
@@ -42,6 +44,10 @@ absl::StatusOr<Spelled> SpellParent(const std::string& child, const std::string&
   const auto absolute = std::filesystem::absolute(parent, error).lexically_normal();
   const auto folder = std::filesystem::absolute(child, error).lexically_normal().parent_path();
   if (error) return ErrnoStatus(error.value(), parent);
+  for (const absl::Status& status :
+       {WindowsPath(absolute.string()).status(), Utf8ToUtf16(absolute.string()).status()}) {
+    if (!status.ok()) return WithContext(status, "parent_path");
+  }
   return Spelled{.relative = absolute.lexically_relative(folder).string(),
                  .absolute = absolute.string()};
 }
