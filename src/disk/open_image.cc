@@ -1,10 +1,14 @@
 #include "disk/open_image.h"
 
+#include <sys/stat.h>
+
 #include <array>
 #include <filesystem>
+#include <span>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "disk/host_storage.h"
@@ -71,7 +75,45 @@ Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenFormat(IoLoop& loop,
   co_return absl::InvalidArgumentError("no such type of image");
 }
 
+struct ForeignFormat {
+  std::string_view name;
+  uint64_t offset;
+  std::string_view magic;
+};
+constexpr std::array<ForeignFormat, 5> kForeignFormats = {
+    {{"qcow2", 0, "QFI\xfb"},
+     {"VMDK", 0, "KDMV"},
+     {"VMDK", 0, "# Disk DescriptorFile"},
+     {"VDI", 64, "\x7f\x10\xda\xbe"},
+     {"QED", 0, std::string_view("QED\0", 4)}}};
+
+// InvalidArgument for an image of one of those.
+Task<absl::Status> RefuseForeign(Storage& storage) {
+  std::array<char, 512> bytes{};
+  if (storage.size() < bytes.size()) co_return absl::OkStatus();
+  const std::span<uint8_t> target(reinterpret_cast<uint8_t*>(bytes.data()), bytes.size());
+  absl::Status status = co_await ReadAt(storage, 0, target);
+  CO_RETURN_IF_ERROR(status);
+  const std::string_view begin(bytes.data(), bytes.size());
+  for (const ForeignFormat& format : kForeignFormats) {
+    if (!begin.substr(format.offset).starts_with(format.magic)) continue;
+    co_return absl::InvalidArgumentError(
+        absl::StrCat(storage.path(), ": is a ", std::string(format.name),
+                     " image, which isn't supported; `qemu-img convert` makes it one that is"));
+  }
+  co_return absl::OkStatus();
+}
+
 }  // namespace
+
+std::optional<ImageType> TypeOfEnding(const std::string& path) {
+  const std::string ending =
+      absl::AsciiStrToLower(std::filesystem::path(path).extension().string());
+  if (ending == ".vhdx" || ending == ".avhdx") return ImageType::kVhdx;
+  if (ending == ".vhd" || ending == ".avhd") return ImageType::kVhd1;
+  if (ending == ".raw" || ending == ".img") return ImageType::kRaw;
+  return std::nullopt;
+}
 
 std::string_view NameOf(ImageType type) {
   switch (type) {
@@ -127,12 +169,25 @@ Task<absl::StatusOr<ImageType>> DetectImageType(IoLoop& loop, std::string path) 
   absl::StatusOr<std::unique_ptr<Storage>> storage =
       co_await OpenHostStorage(loop, std::move(options));
   if (!storage.ok()) co_return storage.status();
+  const std::optional<ImageType> ending = TypeOfEnding((*storage)->path());
+  struct stat file {};
+  if (::fstat((*storage)->fd(), &file) == 0 && S_ISBLK(file.st_mode)) co_return ImageType::kRaw;
+  if (!ending.has_value() || *ending == ImageType::kRaw) {
+    absl::Status status = co_await RefuseForeign(**storage);
+    CO_RETURN_IF_ERROR(status);
+  }
+  if (ending == ImageType::kRaw) co_return ImageType::kRaw;
   absl::StatusOr<bool> is_vhdx = co_await vhdx::Probe(**storage);
   if (!is_vhdx.ok()) co_return is_vhdx.status();
   if (*is_vhdx) co_return ImageType::kVhdx;
   absl::StatusOr<bool> is_vhd1 = co_await vhd1::Probe(**storage);
   if (!is_vhd1.ok()) co_return is_vhd1.status();
-  co_return *is_vhd1 ? ImageType::kVhd1 : ImageType::kRaw;
+  if (*is_vhd1) co_return ImageType::kVhd1;
+  if (!ending.has_value()) co_return ImageType::kRaw;
+  const std::string name(NameOf(*ending));
+  co_return absl::DataLossError(absl::StrCat((*storage)->path(), ": its name says ", name,
+                                             ", but it has no ", absl::AsciiStrToUpper(name),
+                                             " signature"));
 }
 
 }  // namespace bothy::disk

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -45,7 +46,15 @@ Task<absl::StatusOr<std::unique_ptr<Storage>>> OpenParentFile(IoLoop& loop,
 // Opens parents, and theirs, as OpenImage does.
 [[nodiscard]] ParentOpener ReadOnlyParents(IoLoop& loop, ImageType type);
 
-// What the file is by its contents: a VHDX or a VHD1 has a signature, everything else is raw.
+// By the name's ending: .vhdx, .avhdx, .vhd, .avhd; .raw and .img are raw. Nothing for others.
+[[nodiscard]] std::optional<ImageType> TypeOfEnding(const std::string& path);
+
+// What an image is that nobody has told the format of: .raw, .img and block devices are raw,
+// whatever is in them: who owns such a disk, a guest, doesn't choose its format. Others are what
+// their contents say: a VHDX or a VHD1 has a signature, everything else is raw.
+//
+// DataLoss for a name of a VHDX or VHD1 without either signature, InvalidArgument for what begins
+// as an image of a format that isn't supported: qcow2, VMDK, VDI, QED.
 Task<absl::StatusOr<ImageType>> DetectImageType(IoLoop& loop, std::string path);
 
 }  // namespace bothy::disk

@@ -229,7 +229,9 @@ TEST_F(DiskVerbsTest, ChecksAndRepairs) {
   EXPECT_THAT(RunOk({"check", path}), HasSubstr("good, 0 of 512 blocks"));
   std::ofstream(folder_ / "none.vhd") << "no image";
   EXPECT_EQ(Run({"check", folder_ / "none.vhd", "--format", "vhd1"}).status, 6);
-  EXPECT_EQ(Run({"repair", folder_ / "none.vhd", "--format", "vhd1"}).status, 1);
+  EXPECT_EQ(Run({"repair", folder_ / "none.vhd", "--format", "vhd1"}).status, 6);
+  std::ofstream(folder_ / "none.vhdx") << "no image";
+  EXPECT_EQ(Run({"repair", folder_ / "none.vhdx", "--format", "VHDX"}).status, 6);
   EXPECT_EQ(Run({"check", folder_ / "missing.vhd"}).status, 1);
 }
 
@@ -436,6 +438,37 @@ TEST_F(DiskVerbsTest, KeepsTheModeOfWhatItReplaces) {
   RunOk({"create", folder_ / "child.vhdx", "--parent", path});
   RunOk({"convert", folder_ / "child.vhdx", folder_ / "flat.raw"});
   EXPECT_EQ(mode(folder_ / "flat.raw"), 0600U);
+}
+
+TEST_F(DiskVerbsTest, TellsFormatsByNameAndContents) {
+  std::ofstream(folder_ / "bad.vhdx") << std::string(8192, 'x');
+  std::ofstream(folder_ / "bad.vhd") << std::string(8192, 'x');
+  for (const auto& [name, format] : {std::pair{"bad.vhdx", "vhdx"}, {"bad.vhd", "vhd1"}}) {
+    const Result info = Run({"info", folder_ / name});
+    EXPECT_EQ(info.status, 1);
+    EXPECT_THAT(info.error_output, HasSubstr("DataLoss"));
+    EXPECT_THAT(info.error_output, HasSubstr(absl::StrCat("--format ", format)));
+    EXPECT_EQ(Run({"check", folder_ / name}).status, 6);
+    EXPECT_THAT(Run({"convert", folder_ / name, folder_ / "b.raw"}).error_output,
+                HasSubstr("--source-format raw"));
+    RunOk({"info", folder_ / name, "--format", "RAW"});
+  }
+  for (const char* const name : {"a", "a.qcow2", "a.img"}) {
+    std::ofstream(folder_ / name) << "QFI\xfb" << std::string(8188, 'x');
+    const Result refused = Run({"convert", folder_ / name, folder_ / "b.vhdx"});
+    EXPECT_EQ(refused.status, 1);
+    EXPECT_THAT(refused.error_output, HasSubstr("InvalidArgument"));
+    EXPECT_THAT(refused.error_output, HasSubstr("qcow2"));
+    EXPECT_THAT(refused.error_output, HasSubstr("qemu-img convert"));
+    RunOk({"convert", folder_ / name, folder_ / "b.vhdx", "--source-format", "raw", "--force"});
+  }
+  const Result parent = Run({"create", folder_ / "c.vhdx", "--parent", folder_ / "a.qcow2"});
+  EXPECT_EQ(parent.status, 2);
+  EXPECT_THAT(parent.error_output, HasSubstr("InvalidArgument: --parent: "));
+  // A guest that wrote a header into its raw disk.
+  RunOk({"create", folder_ / "c.vhdx", "8M", "--format", "VhdX", "--block-size", "1048576"});
+  std::filesystem::rename(folder_ / "c.vhdx", folder_ / "guest.raw");
+  EXPECT_THAT(RunOk({"info", folder_ / "guest.raw", "--json"}), HasSubstr("\"format\": \"raw\""));
 }
 
 TEST_F(DiskVerbsTest, TellsOfAParentThatCannotBeOpened) {

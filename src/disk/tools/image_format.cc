@@ -8,7 +8,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "disk/host_storage.h"
 #include "disk/raw/raw_disk.h"
@@ -113,11 +112,7 @@ absl::Status NamedOnce(const absl::Status& status, const std::string& path) {
 }
 
 absl::StatusOr<ImageType> TypeOfName(const std::string& path) {
-  const std::string ending =
-      absl::AsciiStrToLower(std::filesystem::path(path).extension().string());
-  if (ending == ".vhdx" || ending == ".avhdx") return ImageType::kVhdx;
-  if (ending == ".vhd" || ending == ".avhd") return ImageType::kVhd1;
-  if (ending == ".raw" || ending == ".img") return ImageType::kRaw;
+  if (const std::optional<ImageType> type = TypeOfEnding(path)) return *type;
   return absl::InvalidArgumentError(
       absl::StrCat(path,
                    ": its name doesn't say what format it shall have (.vhdx, .vhd, .raw or "
@@ -156,6 +151,9 @@ Task<absl::StatusOr<ParentFacts>> LookAtParent(IoLoop& loop, const std::string& 
   OpenImageOptions options;
   options.read_only = true;
   absl::StatusOr<ImageType> found = co_await DetectImageType(loop, path);
+  if (absl::IsInvalidArgument(found.status())) {
+    co_return WithContext(found.status(), "parent_path");
+  }
   if (!found.ok()) co_return found.status();
   // A parent whose signature is damaged seems to be raw; opening it says what is wrong.
   if (*found != type && *found != ImageType::kRaw) {
