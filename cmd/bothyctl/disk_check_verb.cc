@@ -7,6 +7,7 @@
 #include "cmd/bothyctl/command_line.h"
 #include "cmd/bothyctl/disk_task.h"
 #include "cmd/bothyctl/disk_verbs.h"
+#include "cmd/bothyctl/error_text.h"
 #include "cmd/bothyctl/exit_code.h"
 #include "cmd/bothyctl/json_form.h"
 #include "cmd/bothyctl/output.h"
@@ -22,7 +23,8 @@ using disk::Severity;
 
 constexpr char kCheckExamples[] =
     R"(  bothyctl disk check root.vhdx
-      what is wrong with it, and whether repair can put it right; nothing is changed
+      what is wrong with it, and whether repair can put it right; nothing is changed. Of a parent
+      only that it can be opened
   bothyctl disk check root.vhdx --json
       the same for a script
 
@@ -35,7 +37,8 @@ constexpr char kRepairExamples[] =
   cp --reflink=auto root.vhdx root.bak && bothyctl disk repair root.vhdx
       for an image that can't be replaced
 
-Exit status 0: it is good now; 6: some of it can't be repaired; 1: error.)";
+Interrupted, it finishes first. Exit status 0: it is good now; 6: some of it can't be repaired;
+1: error.)";
 
 struct Arguments {
   std::string path;
@@ -71,6 +74,10 @@ std::string Text(const std::string& path, const CheckReport& report) {
                                    : "damaged",
                   ", ", report.blocks_allocated, " of ", report.blocks_total, " blocks of ",
                   FormatBytes(report.block_size_bytes), " in use\n");
+  if (!report.parent_path.empty()) {
+    absl::StrAppend(&text, path, ": its parent isn't looked at: ", OneLine(report.parent_path),
+                    "\n");
+  }
   return text;
 }
 
@@ -84,26 +91,32 @@ std::string Json(const std::string& path, const CheckReport& report) {
                     ", \"repairable\": ", problem.repairable ? "true" : "false", "}");
   }
   if (!problems.empty()) absl::StrAppend(&problems, "\n  ");
-  return absl::StrCat("{\n  \"path\": ", JsonString(path),
-                      ",\n  \"clean\": ", report.clean() ? "true" : "false",
-                      ",\n  \"sound\": ", report.sound() ? "true" : "false", ",\n  \"problems\": [",
-                      problems, "],\n  \"more_problems\": ", report.more_problems,
-                      ",\n  \"blocks_total\": ", report.blocks_total,
-                      ",\n  \"blocks_allocated\": ", report.blocks_allocated,
-                      ",\n  \"block_size_bytes\": ", report.block_size_bytes,
-                      ",\n  \"file_bytes\": ", report.file_bytes,
-                      ",\n  \"allocated_bytes\": ", report.allocated_bytes,
-                      ",\n  \"leaked_bytes\": ", report.leaked_bytes, "\n}\n");
+  const std::string parent =
+      report.parent_path.empty()
+          ? ""
+          : absl::StrCat(",\n  \"unchecked_parent\": ", JsonString(report.parent_path));
+  return absl::StrCat(
+      "{\n  \"path\": ", JsonString(path), ",\n  \"clean\": ", report.clean() ? "true" : "false",
+      ",\n  \"sound\": ", report.sound() ? "true" : "false", parent, ",\n  \"problems\": [",
+      problems, "],\n  \"more_problems\": ", report.more_problems,
+      ",\n  \"blocks_total\": ", report.blocks_total,
+      ",\n  \"blocks_allocated\": ", report.blocks_allocated,
+      ",\n  \"block_size_bytes\": ", report.block_size_bytes,
+      ",\n  \"file_bytes\": ", report.file_bytes,
+      ",\n  \"allocated_bytes\": ", report.allocated_bytes,
+      ",\n  \"leaked_bytes\": ", report.leaked_bytes, "\n}\n");
 }
 
 bool NeedsRepair(const CheckReport& report) {
   return !report.clean() && report.worst > Severity::kNote;
 }
 
+// `damaged` becomes true when it fails because the contents aren't what the name says.
 Task<absl::Status> Check(DiskTaskContext& context, const Arguments& arguments, bool repair,
-                         bool json, CheckReport& report) {
+                         bool json, CheckReport& report, bool& damaged) {
   absl::StatusOr<disk::ImageType> type =
       co_await FormatOf(context.loop, arguments.path, arguments.format);
+  damaged = absl::IsDataLoss(type.status());
   if (!type.ok()) co_return type.status();
   const auto progress = [&context](uint64_t done, uint64_t total) {
     context.progress.Update(done, total);
@@ -111,9 +124,14 @@ Task<absl::Status> Check(DiskTaskContext& context, const Arguments& arguments, b
   if (repair) {
     absl::StatusOr<CheckReport> before =
         co_await disk::tools::RepairImage(context.loop, arguments.path, *type, progress);
+    context.progress.Clear();
+    if (absl::IsDataLoss(before.status())) {
+      // What can't be repaired is told, and so is what is wrong, below.
+      PrintError(ErrorLine("disk repair", before.status()));
+      before = CheckReport();
+    }
     if (!before.ok()) co_return before.status();
     // What was wrong is told; what still is decides.
-    context.progress.Clear();
     for (const Problem& problem : before->problems) {
       if (json) break;
       if (!Print(absl::StrCat(Word(problem.severity), ": offset ", problem.offset, ": ",
@@ -131,10 +149,13 @@ Task<absl::Status> Check(DiskTaskContext& context, const Arguments& arguments, b
 
 int CheckDisk(const Globals& globals, const Arguments& arguments, bool repair) {
   CheckReport report;
+  bool damaged = false;
   const int status =
-      RunDiskTask(repair ? "repair" : "check", OnSignal::kDie, [&](DiskTaskContext& context) {
-        return Check(context, arguments, repair, globals.json, report);
-      });
+      RunDiskTask(repair ? "repair" : "check", repair ? OnSignal::kFinish : OnSignal::kDie,
+                  [&](DiskTaskContext& context) {
+                    return Check(context, arguments, repair, globals.json, report, damaged);
+                  });
+  if (status == kExitError && damaged && !repair) return kExitProblems;
   if (status != kExitOk) return status;
   if (!Print(globals.json ? Json(arguments.path, report) : Text(arguments.path, report))) {
     return kExitError;

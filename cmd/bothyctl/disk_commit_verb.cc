@@ -7,6 +7,9 @@
 #include "cmd/bothyctl/command_line.h"
 #include "cmd/bothyctl/disk_task.h"
 #include "cmd/bothyctl/disk_verbs.h"
+#include "cmd/bothyctl/error_text.h"
+#include "cmd/bothyctl/exit_code.h"
+#include "cmd/bothyctl/json_form.h"
 #include "cmd/bothyctl/output.h"
 #include "disk/tools/commit_image.h"
 
@@ -19,8 +22,8 @@ constexpr char kExamples[] =
   bothyctl disk commit vm1.vhdx --delete
       and vm1.vhdx, which nobody needs any more, is gone
 
-Interrupted, vm1.vhdx reads as before and can be committed again. Other images with the same parent
-are good no longer.)";
+A parent that is smaller grows first. Prints which file it wrote to. Interrupted, vm1.vhdx reads as
+before and can be committed again. Other images with the same parent are good no longer.)";
 
 struct Arguments {
   std::string path;
@@ -28,7 +31,8 @@ struct Arguments {
   bool remove = false;
 };
 
-Task<absl::Status> Commit(DiskTaskContext& context, const Arguments& arguments) {
+// `into` becomes the file that was written to.
+Task<absl::Status> Commit(DiskTaskContext& context, const Arguments& arguments, std::string& into) {
   absl::StatusOr<disk::ImageType> type =
       co_await FormatOf(context.loop, arguments.path, arguments.format);
   if (!type.ok()) co_return type.status();
@@ -40,11 +44,26 @@ Task<absl::Status> Commit(DiskTaskContext& context, const Arguments& arguments) 
   options.stop = context.stop;
   absl::StatusOr<std::string> parent =
       co_await disk::tools::CommitImage(context.loop, source, options);
-  if (!parent.ok()) co_return parent.status();
+  CO_ASSIGN_OR_RETURN(into, parent);
   if (arguments.remove && ::unlink(arguments.path.c_str()) != 0) {
     co_return ErrnoStatus(errno, absl::StrCat(arguments.path, ": delete"));
   }
   co_return absl::OkStatus();
+}
+
+std::string Told(const std::string& into, bool json) {
+  if (!json) return absl::StrCat("committed into ", OneLine(into), "\n");
+  return absl::StrCat("{\n  \"committed_into\": ", JsonString(into), "\n}\n");
+}
+
+int CommitDisk(const Globals& globals, const Arguments& arguments) {
+  std::string into;
+  const int status = RunDiskTask("commit", OnSignal::kStop, [&](DiskTaskContext& context) {
+    return Commit(context, arguments, into);
+  });
+  // Also when only deleting the image failed.
+  if (!into.empty() && !Print(Told(into, globals.json))) return kExitError;
+  return status;
 }
 
 }  // namespace
@@ -56,10 +75,8 @@ void AddDiskCommitVerb(CommandLine& commands, CLI::App* disk) {
   AddImagePath(*verb, "path", &arguments->path, "The differencing image")->required();
   AddFormatFlag(*verb, &arguments->format);
   verb->add_flag("--delete", arguments->remove, "Delete the image when its parent is complete");
-  commands.OnVerb(verb, [arguments](const Globals&) {
-    return RunDiskTask("commit", OnSignal::kStop,
-                       [&](DiskTaskContext& context) { return Commit(context, *arguments); });
-  });
+  commands.OnVerb(verb,
+                  [arguments](const Globals& globals) { return CommitDisk(globals, *arguments); });
 }
 
 }  // namespace bothy::bothyctl

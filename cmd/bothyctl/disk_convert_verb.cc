@@ -36,7 +36,7 @@ struct Arguments {
 Task<absl::Status> Convert(DiskTaskContext& context, const Arguments& arguments,
                            disk::tools::ImageSpec spec) {
   absl::StatusOr<disk::ImageType> type =
-      co_await FormatOf(context.loop, arguments.source, arguments.source_format);
+      co_await FormatOf(context.loop, arguments.source, arguments.source_format, "--source-format");
   if (!type.ok()) co_return type.status();
   const disk::tools::Source source = {.path = arguments.source, .type = *type};
   disk::tools::CopyOptions options;
@@ -71,7 +71,8 @@ void AddDiskConvertVerb(CommandLine& commands, CLI::App* disk) {
   AddImagePath(*verb, "source", &arguments->source, "The image to read")->required();
   AddImagePath(*verb, "path", &arguments->path, "The file to make")->required();
   AddChoice(*verb, "--source-format", &arguments->source_format, ImageFormats(),
-            "The source's format; without: what its contents say");
+            "The source's format; without: raw if it is called .raw or .img or is a block device, "
+            "else what its contents say");
   AddBytes(*verb, "--size", &arguments->size, "The new disk's size, when it shall be larger");
   AddImageFlags(*verb, &arguments->flags);
   commands.OnVerb(verb, [arguments](const Globals&) { return ConvertDisk(*arguments); });

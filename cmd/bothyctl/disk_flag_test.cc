@@ -132,14 +132,20 @@ TEST(AddPmemDisksTest, APathReplacesThatOfTheFile) {
   EXPECT_EQ(disks[2].host_path(), "/c");
 }
 
-TEST(GuessDiskTypeTest, GoesByContents) {
+TEST(GuessDiskTypeTest, GoesByContentsWhereTheNameDoesNotSay) {
   const TestFolder folder;
   // The signature that a VHDX begins with, and the footer that a VHD ends with.
   std::string vhdx(1 << 20, '\0');
   vhdx.replace(0, 8, "vhdxfile");
-  EXPECT_EQ(GuessDiskType(folder.WriteText("a.img", vhdx)), ::vmservice::SCSI_DISK_TYPE_VHDX);
-  EXPECT_EQ(GuessDiskType(folder.WriteText("b.vhdx", std::string(4096, 'x'))),
+  EXPECT_EQ(GuessDiskType(folder.WriteText("a", vhdx)), ::vmservice::SCSI_DISK_TYPE_VHDX);
+  EXPECT_EQ(GuessDiskType(folder.WriteText("a.vhd", vhdx)), ::vmservice::SCSI_DISK_TYPE_VHDX);
+  EXPECT_EQ(GuessDiskType(folder.WriteText("b", std::string(4096, 'x'))),
             ::vmservice::SCSI_DISK_TYPE_PHYSICAL);
+  // The guest of a raw disk doesn't choose the format of its image.
+  EXPECT_EQ(GuessDiskType(folder.WriteText("a.img", vhdx)), ::vmservice::SCSI_DISK_TYPE_PHYSICAL);
+  // Damaged: the server says so.
+  EXPECT_EQ(GuessDiskType(folder.WriteText("b.vhdx", std::string(4096, 'x'))),
+            ::vmservice::SCSI_DISK_TYPE_VHDX);
 }
 
 TEST(GuessDiskTypeTest, GoesByNameWhereItCannotLook) {

@@ -10,12 +10,11 @@
 #include "cmd/bothyctl/command_line.h"
 #include "cmd/bothyctl/disk_task.h"
 #include "cmd/bothyctl/disk_verbs.h"
-#include "cmd/bothyctl/exit_code.h"
 #include "cmd/bothyctl/json_form.h"
 #include "cmd/bothyctl/output.h"
 #include "cmd/bothyctl/quantities.h"
 #include "disk/disk.h"
-#include "disk/open_image.h"
+#include "disk/tools/image_format.h"
 
 namespace bothy::bothyctl {
 namespace {
@@ -24,7 +23,9 @@ constexpr char kExamples[] =
     R"(  bothyctl disk info root.vhdx
       its format, size and room in the host's file, and the same of its parents
   bothyctl disk info root.vhdx --json
-      the same for a script, sizes in bytes)";
+      the same for a script, sizes in bytes
+
+Of an image whose parent can't be opened it shows what is in the image itself; exit status 1.)";
 
 struct Arguments {
   std::string path;
@@ -78,32 +79,38 @@ std::string Text(const disk::Disk& top) {
 }
 
 // One object an image, the parent within the child.
-std::string Json(const disk::Disk& image, const std::string& indent = "") {
+std::string Json(const disk::Disk& image, const absl::Status& parent,
+                 const std::string& indent = "") {
   std::string json = "{";
   for (const Fact& fact : FactsOf(image)) {
     absl::StrAppend(&json, json.size() == 1 ? "\n" : ",\n", indent, "  ", JsonString(fact.name),
                     ": ", Value(fact, /*json=*/true));
   }
   if (image.parent() != nullptr) {
-    absl::StrAppend(&json, ",\n", indent, "  \"parent\": ", Json(*image.parent(), indent + "  "));
+    absl::StrAppend(&json, ",\n", indent,
+                    "  \"parent\": ", Json(*image.parent(), parent, indent + "  "));
+  }
+  if (!parent.ok()) {
+    absl::StrAppend(&json, ",\n", indent,
+                    "  \"parent_error\": ", JsonString(std::string(parent.message())));
   }
   absl::StrAppend(&json, "\n", indent, "}");
   return json;
 }
 
-Task<absl::Status> Describe(DiskTaskContext& context, const Arguments& arguments, bool json,
-                            std::string& text) {
+// Prints what is known of the image even when its parent can't be opened, which then is the error.
+Task<absl::Status> Describe(DiskTaskContext& context, const Arguments& arguments, bool json) {
   absl::StatusOr<disk::ImageType> type =
       co_await FormatOf(context.loop, arguments.path, arguments.format);
   if (!type.ok()) co_return type.status();
-  disk::OpenImageOptions options;
-  options.read_only = true;
-  absl::StatusOr<std::unique_ptr<disk::Disk>> image =
-      co_await disk::OpenImage(context.loop, arguments.path, *type, options);
-  if (!image.ok()) co_return image.status();
-  text = json ? absl::StrCat(Json(**image), "\n") : Text(**image);
-  absl::Status status = co_await (*image)->Close();
-  co_return status;
+  const disk::tools::Source source = {.path = arguments.path, .type = *type};
+  absl::StatusOr<disk::tools::Look> look = co_await disk::tools::LookAt(context.loop, source);
+  if (!look.ok()) co_return look.status();
+  const std::string text =
+      json ? absl::StrCat(Json(*look->disk, look->parent), "\n") : Text(*look->disk);
+  absl::Status status = co_await look->disk->Close();
+  if (!Print(text)) co_return absl::InternalError("standard output");
+  co_return look->parent.ok() ? status : look->parent;
 }
 
 }  // namespace
@@ -114,12 +121,9 @@ void AddDiskInfoVerb(CommandLine& commands, CLI::App* disk) {
   AddImagePath(*verb, "path", &arguments->path, "The image")->required();
   AddFormatFlag(*verb, &arguments->format);
   commands.OnVerb(verb, [arguments](const Globals& globals) -> int {
-    std::string text;
-    const int status = RunDiskTask("info", OnSignal::kDie, [&](DiskTaskContext& context) {
-      return Describe(context, *arguments, globals.json, text);
+    return RunDiskTask("info", OnSignal::kDie, [&](DiskTaskContext& context) {
+      return Describe(context, *arguments, globals.json);
     });
-    if (status != kExitOk) return status;
-    return Print(text) ? kExitOk : kExitError;
   });
 }
 

@@ -14,7 +14,11 @@ constexpr char kExamples[] =
   bothyctl disk resize root.vhdx 10G
       a smaller one, if there is nothing but zeros past 10 GiB
   bothyctl disk resize root.vhdx 10G --shrink
-      whatever is there)";
+      whatever is there
+
+Resize a parent only when its children are to be given up: a VHDX is another disk for them
+afterwards (their parent's DataWriteGuid changes). `commit` grows a parent that is too small.
+Interrupted, it finishes first.)";
 
 struct Arguments {
   std::string path;
@@ -42,7 +46,7 @@ void AddDiskResizeVerb(CommandLine& commands, CLI::App* disk) {
   AddFormatFlag(*verb, &arguments->format);
   verb->add_flag("--shrink", arguments->shrink, "Cut off what lies past the new size");
   commands.OnVerb(verb, [arguments](const Globals&) {
-    return RunDiskTask("resize", OnSignal::kDie,
+    return RunDiskTask("resize", OnSignal::kFinish,
                        [&](DiskTaskContext& context) { return Resize(context, *arguments); });
   });
 }

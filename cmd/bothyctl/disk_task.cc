@@ -56,20 +56,26 @@ void Caught(int signal) {
   errno = saved;
 }
 
-// The first signal that asks to end stops the task, the second one ends the process.
+// Calls `on_signal` on the loop when a signal asks to end.
 class SignalWatch {
  public:
-  SignalWatch(IoLoop& loop, std::stop_source& stop) : event_(::eventfd(0, EFD_CLOEXEC)) {
+  SignalWatch(IoLoop& loop, OnSignal what, std::function<void()> on_signal)
+      : event_(::eventfd(0, EFD_CLOEXEC)) {
     caught_signal = 0;
     caught_event = event_.get();
-    watch_ = loop.WatchEvent(event_.get(), [&stop] { stop.request_stop(); });
+    watch_ = loop.WatchEvent(event_.get(), std::move(on_signal));
     struct sigaction action {};
     action.sa_handler = Caught;
-    action.sa_flags = static_cast<int>(SA_RESETHAND);
+    // The second one ends the process.
+    if (what == OnSignal::kStop) action.sa_flags = static_cast<int>(SA_RESETHAND);
     for (size_t i = 0; i < kSignals.size(); ++i) ::sigaction(kSignals[i], &action, &before_[i]);
+    // Whoever reads what is told of it may be gone by the same signal.
+    action.sa_handler = SIG_IGN;
+    ::sigaction(SIGPIPE, &action, &pipe_before_);
   }
   ~SignalWatch() {
     for (size_t i = 0; i < kSignals.size(); ++i) ::sigaction(kSignals[i], &before_[i], nullptr);
+    ::sigaction(SIGPIPE, &pipe_before_, nullptr);
   }
   SignalWatch(const SignalWatch&) = delete;
   SignalWatch& operator=(const SignalWatch&) = delete;
@@ -79,6 +85,7 @@ class SignalWatch {
   UniqueFd event_;
   std::unique_ptr<IoLoop::Watch> watch_;
   std::array<struct sigaction, kSignals.size()> before_{};
+  struct sigaction pipe_before_ {};
 };
 
 }  // namespace
@@ -93,13 +100,20 @@ int RunDiskTask(const std::string& what, OnSignal on_signal,
   }
   std::stop_source stop;
   std::optional<SignalWatch> signals;
-  if (on_signal == OnSignal::kStop) signals.emplace(**loop, stop);
   std::optional<absl::Status> status;
   {
     DiskProgress progress(what);
+    const auto caught = [&] {
+      if (!stop.request_stop() || on_signal == OnSignal::kStop) return;
+      progress.Clear();
+      PrintError(absl::StrCat(name, ": interrupted: finishing, so that the image stays good"));
+    };
+    if (on_signal != OnSignal::kDie) signals.emplace(**loop, on_signal, caught);
     DiskTaskContext context = {.loop = **loop, .progress = progress, .stop = stop.get_token()};
     Start(task(context), [&status](absl::Status result) { status = std::move(result); });
     (*loop)->RunUntil([&status] { return status.has_value(); });
+    // What it calls goes.
+    signals.reset();
   }
   if (status->ok()) return kExitOk;
   if (const std::optional<absl::Status> misuse = AboutCommandLine(*status)) {

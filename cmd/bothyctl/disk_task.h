@@ -18,8 +18,16 @@ struct DiskTaskContext {
   std::stop_token stop;
 };
 
-// What a signal does: a task that cleans up after itself hears of the first one and ends soon.
-enum class OnSignal { kDie, kStop };
+// What a signal that asks to end does.
+enum class OnSignal {
+  kDie,
+  // The task, which cleans up after itself, hears of the first one and ends soon; the second one
+  // kills.
+  kStop,
+  // The task changes an image in ways that mustn't be left half done: it is told that this goes on,
+  // and ends as it would have.
+  kFinish,
+};
 
 // Runs `task` and tells of its failure as "disk WHAT: Status: message"; the exit status, 128 + n
 // when signal n ended it. InvalidArgument about a field of an ImageSpec names the flag instead and

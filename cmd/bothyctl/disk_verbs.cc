@@ -72,7 +72,8 @@ CLI::Option* AddImagePath(CLI::App& verb, const std::string& name, std::string* 
 
 void AddFormatFlag(CLI::App& verb, std::optional<disk::ImageType>* format) {
   AddChoice(verb, "--format", format, ImageFormats(),
-            "The image's format; without: what its contents say");
+            "The image's format; without: raw if it is called .raw or .img or is a block device, "
+            "else what its contents say");
 }
 
 void AddImageFlags(CLI::App& verb, ImageFlags* flags) {
@@ -85,7 +86,7 @@ void AddImageFlags(CLI::App& verb, ImageFlags* flags) {
            "What is given room at once: 512K to 256M for vhd1 (default 2M), 1M to 256M for vhdx "
            "(default 32M)");
   AddBytes(verb, "--sector-size", &flags->sector_bytes,
-           "Logical sectors, 512B or 4K (vhdx only); default 512B or the parent's");
+           "Logical sectors, 512 or 4K (vhdx only); default 512 or the parent's");
   AddImagePath(verb, "--parent", &flags->parent, "The image it differs from; of the same format");
   verb.add_flag("--force", flags->force, "Replace a file that is there already");
 }
@@ -116,9 +117,19 @@ absl::StatusOr<disk::tools::ImageSpec> SpecOf(const ImageFlags& flags, const std
 }
 
 Task<absl::StatusOr<disk::ImageType>> FormatOf(IoLoop& loop, const std::string& path,
-                                               std::optional<disk::ImageType> flag) {
+                                               std::optional<disk::ImageType> flag,
+                                               std::string flag_name) {
   if (flag.has_value()) co_return *flag;
   absl::StatusOr<disk::ImageType> type = co_await disk::DetectImageType(loop, path);
+  const std::string as_raw = absl::StrCat(flag_name, " raw takes it as it is");
+  if (absl::IsDataLoss(type.status())) {
+    const std::string name(disk::NameOf(disk::TypeOfEnding(path).value_or(disk::ImageType::kRaw)));
+    co_return absl::DataLossError(absl::StrCat(type.status().message(), "; ", flag_name, " ", name,
+                                               " opens or repairs it as one, ", as_raw));
+  }
+  if (absl::IsInvalidArgument(type.status())) {
+    co_return absl::InvalidArgumentError(absl::StrCat(type.status().message(), "; ", as_raw));
+  }
   co_return type;
 }
 

@@ -40,9 +40,11 @@ absl::StatusOr<disk::tools::ImageSpec> SpecOf(const ImageFlags& flags, const std
 const Choices<disk::ImageType>& ImageFormats();
 // --format of an image that is there.
 void AddFormatFlag(CLI::App& verb, std::optional<disk::ImageType>* format);
-// What the flag says, else what the file's contents say.
+// What the flag says, else what its name and its contents say (DetectImageType). `flag_name` is for
+// messages.
 Task<absl::StatusOr<disk::ImageType>> FormatOf(IoLoop& loop, const std::string& path,
-                                               std::optional<disk::ImageType> flag);
+                                               std::optional<disk::ImageType> flag,
+                                               std::string flag_name = "--format");
 
 // A size in bytes (ParseBytes).
 CLI::Option* AddBytes(CLI::App& verb, const std::string& name, std::optional<uint64_t>* value,

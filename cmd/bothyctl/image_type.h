@@ -11,8 +11,9 @@ namespace bothy::bothyctl {
 // The words for DiskType, which several options take.
 const Choices<::vmservice::DiskType>& DiskTypes();
 
-// By its contents; where this process can't read them (another user's file, an image in use), by
-// its name: .vhd and .avhd, .vhdx and .avhdx, else physical.
+// As disk::DetectImageType: .raw, .img and block devices are physical, others what their contents
+// say. Where this process can't tell by those (another user's file, an image in use, one that is
+// damaged), by its name: .vhd and .avhd, .vhdx and .avhdx, else physical.
 ::vmservice::DiskType GuessDiskType(const std::string& path);
 
 }  // namespace bothy::bothyctl

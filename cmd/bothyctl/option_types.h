@@ -14,6 +14,7 @@
 #include <string_view>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "cmd/bothyctl/error_text.h"
 #include "cmd/bothyctl/quantities.h"
 #include "support/status.h"
@@ -82,7 +83,11 @@ CLI::Option* AddChoices(CLI::App& app, const std::string& name, const Choices<T>
   return AddParsed<T>(
              app, name, description,
              [choices](std::string_view text) -> absl::StatusOr<T> {
-               const auto found = choices.find(std::string(text));
+               auto found = choices.find(std::string(text));
+               // Any case, as all the words are small letters.
+               if (found == choices.end()) {
+                 found = choices.find(absl::AsciiStrToLower(std::string(text)));
+               }
                if (found != choices.end()) return found->second;
                return absl::InvalidArgumentError("\"" + std::string(text) + "\" is none of " +
                                                  ChoicesType(choices));

@@ -62,9 +62,10 @@ absl::StatusOr<uint64_t> ParseBytes(std::string_view text) {
   uint64_t amount = 0;
   const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), amount);
   constexpr std::string_view kUnits = "bkmgt";
-  const size_t power = unit.empty() ? std::string_view::npos : kUnits.find(unit[0]);
+  constexpr uint64_t kSmallest = 512;
+  const size_t power = !unit.empty() ? kUnits.find(unit[0]) : amount < kSmallest ? kUnits.npos : 0;
   const bool known = power != std::string_view::npos &&
-                     (unit.size() == 1 || (power != 0 && unit.substr(1) == "ib"));
+                     (unit.size() <= 1 || (power != 0 && unit.substr(1) == "ib"));
   if (error != std::errc() || end != number.data() + number.size() || !known) {
     return absl::InvalidArgumentError(absl::StrCat(
         "\"", std::string(text), "\" is not a size: write 20G, 512M, 64K or 1048576B"));

@@ -14,8 +14,9 @@ namespace bothy::bothyctl {
 // which may mean either, is refused. InvalidArgument says what is wrong with the text.
 absl::StatusOr<uint64_t> ParseMebibytes(std::string_view text);
 
-// Bytes from "20G", "512M", "64K", "1048576B" (any case, also "20GiB"): disks' sizes, which can be
-// small, so that a number alone wouldn't say what it counts.
+// Bytes from "20G", "512M", "64K", "1048576B" (any case, also "20GiB") or "1048576": sizes of disks
+// and their parts. A number alone below 512 is refused, as nothing is that small: it counts
+// something else.
 absl::StatusOr<uint64_t> ParseBytes(std::string_view text);
 
 // "20 GiB", "512 B"; one decimal where the amount isn't whole in its unit: "1.5 KiB".

@@ -55,7 +55,10 @@ TEST(QuantitiesTest, ParsesSizesOfDisks) {
   EXPECT_EQ(*ParseBytes("4k"), 4096U);
   EXPECT_EQ(*ParseBytes("512B"), 512U);
   EXPECT_EQ(*ParseBytes("64T"), uint64_t{64} << 40);
-  for (const char* text : {"", "20", "G", "-1G", "1.5G", "20GB", "1X", "99999999999T", "1bib"}) {
+  EXPECT_EQ(*ParseBytes("512"), 512U);
+  EXPECT_EQ(*ParseBytes("21474836480"), uint64_t{20} << 30);
+  for (const char* text :
+       {"", "20", "511", "G", "-1G", "1.5G", "20GB", "1X", "99999999999T", "1bib"}) {
     EXPECT_EQ(ParseBytes(text).status().code(), absl::StatusCode::kInvalidArgument) << text;
   }
 }

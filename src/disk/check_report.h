@@ -32,6 +32,9 @@ struct CheckReport {
   // Those left out.
   uint64_t more_problems = 0;
 
+  // Of a differencing image whose parent can be opened: its file, which isn't looked at.
+  std::string parent_path;
+
   // Blocks (of the virtual disk; those of a fixed image are all allocated).
   uint64_t blocks_total = 0;
   uint64_t blocks_allocated = 0;  // that lie in the file, whole or in part

@@ -112,6 +112,29 @@ TEST_F(OpenImageTest, SaysWhereAMissingParentWasLookedFor) {
   EXPECT_THAT(std::string(status.message()), HasSubstr(Path("base.vhdx")));
 }
 
+TEST_F(OpenImageTest, TheFirstPathWithAFileDecidesOnTheParent) {
+  std::filesystem::create_directory(Path("here"));
+  CreateVhdx(Path("here/base.vhdx"));
+  CreateVhdx(Path("here/child.vhdx"), "base.vhdx");
+  std::filesystem::copy(Path("here"), Path("there"));
+  auto storage = RunTask(OpenHostStorage(*loop_, {.path = Path("there/child.vhdx")}));
+  ASSERT_TRUE(storage.ok()) << storage.status();
+  vhdx::LinkageUpdate update;
+  update.absolute_path = Path("here/base.vhdx");
+  ASSERT_TRUE(RunTask(vhdx::SetParentLinkage(**storage, update)).ok());
+  storage->reset();
+  Fill(Path("there/base.vhdx"), ImageType::kVhdx, 0, 1);
+  const absl::Status status = Open(Path("there/child.vhdx"), ImageType::kVhdx).status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(status)) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr(Path("there/base.vhdx")));
+  // Nothing there: the next one.
+  std::filesystem::remove(Path("there/base.vhdx"));
+  auto disk = Open(Path("there/child.vhdx"), ImageType::kVhdx);
+  ASSERT_TRUE(disk.ok()) << disk.status();
+  EXPECT_EQ((*disk)->parent()->path(), Path("here/base.vhdx"));
+  EXPECT_TRUE(RunTask((*disk)->Close()).ok());
+}
+
 TEST_F(OpenImageTest, EndsAtAChainThatGoesInACircle) {
   CreateVhdx(Path("base.vhdx"));
   CreateVhdx(Path("a.vhdx"), "base.vhdx");
@@ -121,6 +144,8 @@ TEST_F(OpenImageTest, EndsAtAChainThatGoesInACircle) {
   const absl::Status status = Open(Path("a.vhdx"), ImageType::kVhdx, true).status();
   EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
   EXPECT_THAT(std::string(status.message()), HasSubstr("256"));
+  // The names of all files on the way would be as many.
+  EXPECT_LT(status.message().size(), folder_.path().size() + 200);
 }
 
 TEST_F(OpenImageTest, KnowsImagesByTheirContents) {

@@ -21,8 +21,9 @@ struct ParentReference {
   std::vector<std::string> spelled_paths;
 };
 
-// Opens a parent read-only. The format checks the identity of what comes back. NotFound lists the
-// paths tried.
+// Opens a parent read-only: the file at the first of the candidate paths that there is. The format
+// checks the identity of what comes back, and doesn't ask for another one when that is wrong.
+// NotFound lists the paths tried. Errors name the file they are about.
 using ParentOpener =
     std::function<Task<absl::StatusOr<std::unique_ptr<Disk>>>(const ParentReference&)>;
 

@@ -1,7 +1,9 @@
 // `bothyctl disk` on files of the host, with QEMU's tools as the judge.
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <cstring>
@@ -14,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "disk/testing/sparse_file.h"
 #include "support/testing/test_folder.h"
+#include "support/unique_fd.h"
 #include "tests/bothyctl/child.h"
 
 namespace bothy::bothyctl {
@@ -187,6 +190,32 @@ TEST_F(DiskVerbsTest, ChildrenDifferAndCommit) {
   }
 }
 
+// A copy of a folder's images keeps to its own: not to what the absolute paths in it lead to.
+TEST_F(DiskVerbsTest, CommitsToTheParentNextToTheChildOrToNone) {
+  for (const std::string ending : {".vhd", ".vhdx"}) {
+    SCOPED_TRACE(ending);
+    const std::string first = folder_ / ("first" + ending);
+    const std::string second = folder_ / ("second" + ending);
+    std::filesystem::create_directory(first);
+    RunOk({"create", first + "/base" + ending, "8M"});
+    RunOk({"convert", MakeRaw("some.raw", 8 * kMiB, 8), first + "/child" + ending, "--parent",
+           first + "/base" + ending});
+    std::filesystem::copy(first, second);
+    EXPECT_EQ(RunOk({"commit", second + "/child" + ending}),
+              absl::StrCat("committed into ", second, "/base", ending, "\n"));
+    // The base of the second folder becomes another disk.
+    RunOk({"create", second + "/base" + ending, "8M", "--force"});
+    const auto before = std::filesystem::last_write_time(first + "/base" + ending);
+    const Result refused = Run({"commit", second + "/child" + ending});
+    EXPECT_EQ(refused.status, 1);
+    EXPECT_THAT(refused.error_output, HasSubstr("FailedPrecondition"));
+    EXPECT_THAT(refused.error_output, HasSubstr(second + "/base" + ending));
+    EXPECT_EQ(std::filesystem::last_write_time(first + "/base" + ending), before);
+    EXPECT_EQ(RunOk({"--json", "commit", first + "/child" + ending}),
+              absl::StrCat("{\n  \"committed_into\": \"", first, "/base", ending, "\"\n}\n"));
+  }
+}
+
 TEST_F(DiskVerbsTest, ChecksAndRepairs) {
   const std::string path = folder_ / "a.vhd";
   RunOk({"create", path, "1G"});
@@ -200,7 +229,9 @@ TEST_F(DiskVerbsTest, ChecksAndRepairs) {
   EXPECT_THAT(RunOk({"check", path}), HasSubstr("good, 0 of 512 blocks"));
   std::ofstream(folder_ / "none.vhd") << "no image";
   EXPECT_EQ(Run({"check", folder_ / "none.vhd", "--format", "vhd1"}).status, 6);
-  EXPECT_EQ(Run({"repair", folder_ / "none.vhd", "--format", "vhd1"}).status, 1);
+  EXPECT_EQ(Run({"repair", folder_ / "none.vhd", "--format", "vhd1"}).status, 6);
+  std::ofstream(folder_ / "none.vhdx") << "no image";
+  EXPECT_EQ(Run({"repair", folder_ / "none.vhdx", "--format", "VHDX"}).status, 6);
   EXPECT_EQ(Run({"check", folder_ / "missing.vhd"}).status, 1);
 }
 
@@ -306,6 +337,194 @@ TEST_F(DiskVerbsTest, AChildMayBeOfAnotherSizeThanItsParent) {
   }
 }
 
+TEST_F(DiskVerbsTest, NothingReplacesWhatItNeeds) {
+  for (const std::string ending : {".vhd", ".vhdx"}) {
+    SCOPED_TRACE(ending);
+    const std::string base = folder_ / ("base" + ending);
+    const std::string child = folder_ / ("child" + ending);
+    const std::string other_name = folder_ / ("other" + ending);
+    RunOk({"create", base, "8M"});
+    RunOk({"create", child, "--parent", base});
+    std::filesystem::create_hard_link(base, other_name);
+    const auto before = std::filesystem::last_write_time(base);
+    const std::vector<std::vector<std::string>> wrong = {
+        {"create", base, "--parent", base, "--force"},
+        {"create", base, "--parent", child, "--force"},
+        {"create", other_name, "--parent", child, "--force"},
+        {"convert", base, base, "--force"},
+        {"convert", base, other_name, "--force"},
+        {"convert", child, base, "--force"},
+        {"convert", base, base, "--parent", base, "--force"}};
+    for (const std::vector<std::string>& words : wrong) {
+      const Result refused = Run(words);
+      EXPECT_NE(refused.status, 0);
+      EXPECT_THAT(refused.error_output, HasSubstr("InvalidArgument"));
+      if (words[0] == "create") {
+        EXPECT_THAT(refused.error_output, HasSubstr("--parent: "));
+      }
+    }
+    EXPECT_EQ(std::filesystem::last_write_time(base), before);
+    RunOk({"check", base});
+  }
+}
+
+TEST_F(DiskVerbsTest, CommitGrowsAParentThatIsTooSmall) {
+  if (!HaveQemu()) GTEST_SKIP() << "no qemu-img";
+  const std::string raw = MakeRaw("source.raw", 40 * kMiB, 9);
+  for (const Kind& kind : kKinds) {
+    if (kind.qemu == "raw") continue;
+    SCOPED_TRACE(kind.name);
+    const std::string base = folder_ / kind.name;
+    const std::string child = folder_ / ("child-" + kind.name);
+    std::vector<std::string> words = {"create", base, "5M"};
+    words.insert(words.end(), kind.flags.begin(), kind.flags.end());
+    RunOk(words);
+    RunOk({"convert", raw, child, "--parent", base});
+    RunOk({"commit", child});
+    RunOk({"check", base});
+    ExpectSame(kind, base, raw);
+    RunOk({"convert", child, folder_ / "flat.raw", "--force"});
+    ExpectSame(kKinds[0], folder_ / "flat.raw", raw);
+    // What its own parent has past its end mustn't come to light.
+    const std::string middle = folder_ / ("middle-" + kind.name);
+    const std::string top = folder_ / ("top-" + kind.name);
+    RunOk({"create", middle, "5M", "--parent", base});
+    RunOk({"create", top, "8M", "--parent", middle});
+    const Result refused = Run({"commit", top});
+    EXPECT_EQ(refused.status, 1);
+    EXPECT_THAT(refused.error_output, HasSubstr("FailedPrecondition"));
+  }
+}
+
+TEST_F(DiskVerbsTest, DoesNotReplaceAnImageInUse) {
+  const std::string path = folder_ / "a.vhdx";
+  RunOk({"create", path, "8M"});
+  RunOk({"create", folder_ / "b.raw", "8M"});
+  const UniqueFd used(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+  struct flock lock {};
+  lock.l_type = F_WRLCK;
+  ASSERT_EQ(::fcntl(used.get(), F_OFD_SETLK, &lock), 0);
+  const auto before = std::filesystem::last_write_time(path);
+  const std::vector<std::vector<std::string>> replacing = {
+      {"create", path, "8M", "--force"}, {"convert", folder_ / "b.raw", path, "--force"}};
+  for (const std::vector<std::string>& words : replacing) {
+    const Result refused = Run(words);
+    EXPECT_EQ(refused.status, 1);
+    EXPECT_THAT(refused.error_output, HasSubstr("FailedPrecondition"));
+    EXPECT_THAT(refused.error_output, HasSubstr(absl::StrCat("pid ", ::getpid())));
+  }
+  EXPECT_EQ(std::filesystem::last_write_time(path), before);
+}
+
+TEST_F(DiskVerbsTest, KeepsTheModeOfWhatItReplaces) {
+  const auto mode = [](const std::string& path) {
+    struct stat status {};
+    EXPECT_EQ(::lstat(path.c_str(), &status), 0);
+    return status.st_mode & 07777;
+  };
+  const std::string path = folder_ / "a.vhdx";
+  const std::string link = folder_ / "link.vhdx";
+  RunOk({"create", path, "8M"});
+  ASSERT_EQ(::chmod(path.c_str(), 0660), 0);
+  std::filesystem::create_symlink("a.vhdx", link);
+  RunOk({"create", link, "9M", "--force"});
+  EXPECT_EQ(std::filesystem::read_symlink(link), "a.vhdx");
+  EXPECT_EQ(mode(path), 0660U);
+  EXPECT_THAT(RunOk({"info", path}), HasSubstr("9 MiB"));
+  ASSERT_EQ(::chmod(path.c_str(), 0600), 0);
+  RunOk({"convert", path, folder_ / "copy.vhd"});
+  EXPECT_EQ(mode(folder_ / "copy.vhd"), 0600U);
+  // As for the parents, whose contents are in it, too.
+  RunOk({"create", folder_ / "child.vhdx", "--parent", path});
+  RunOk({"convert", folder_ / "child.vhdx", folder_ / "flat.raw"});
+  EXPECT_EQ(mode(folder_ / "flat.raw"), 0600U);
+}
+
+TEST_F(DiskVerbsTest, TellsFormatsByNameAndContents) {
+  std::ofstream(folder_ / "bad.vhdx") << std::string(8192, 'x');
+  std::ofstream(folder_ / "bad.vhd") << std::string(8192, 'x');
+  for (const auto& [name, format] : {std::pair{"bad.vhdx", "vhdx"}, {"bad.vhd", "vhd1"}}) {
+    const Result info = Run({"info", folder_ / name});
+    EXPECT_EQ(info.status, 1);
+    EXPECT_THAT(info.error_output, HasSubstr("DataLoss"));
+    EXPECT_THAT(info.error_output, HasSubstr(absl::StrCat("--format ", format)));
+    EXPECT_EQ(Run({"check", folder_ / name}).status, 6);
+    EXPECT_THAT(Run({"convert", folder_ / name, folder_ / "b.raw"}).error_output,
+                HasSubstr("--source-format raw"));
+    RunOk({"info", folder_ / name, "--format", "RAW"});
+  }
+  for (const char* const name : {"a", "a.qcow2", "a.img"}) {
+    std::ofstream(folder_ / name) << "QFI\xfb" << std::string(8188, 'x');
+    const Result refused = Run({"convert", folder_ / name, folder_ / "b.vhdx"});
+    EXPECT_EQ(refused.status, 1);
+    EXPECT_THAT(refused.error_output, HasSubstr("InvalidArgument"));
+    EXPECT_THAT(refused.error_output, HasSubstr("qcow2"));
+    EXPECT_THAT(refused.error_output, HasSubstr("qemu-img convert"));
+    RunOk({"convert", folder_ / name, folder_ / "b.vhdx", "--source-format", "raw", "--force"});
+  }
+  const Result parent = Run({"create", folder_ / "c.vhdx", "--parent", folder_ / "a.qcow2"});
+  EXPECT_EQ(parent.status, 2);
+  EXPECT_THAT(parent.error_output, HasSubstr("InvalidArgument: --parent: "));
+  // A guest that wrote a header into its raw disk.
+  RunOk({"create", folder_ / "c.vhdx", "8M", "--format", "VhdX", "--block-size", "1048576"});
+  std::filesystem::rename(folder_ / "c.vhdx", folder_ / "guest.raw");
+  EXPECT_THAT(RunOk({"info", folder_ / "guest.raw", "--json"}), HasSubstr("\"format\": \"raw\""));
+}
+
+TEST_F(DiskVerbsTest, TellsOfAParentThatCannotBeOpened) {
+  for (const std::string ending : {".vhd", ".vhdx"}) {
+    SCOPED_TRACE(ending);
+    const std::string base = folder_ / ("base" + ending);
+    const std::string middle = folder_ / ("middle" + ending);
+    const std::string child = folder_ / ("child" + ending);
+    RunOk({"create", base, "8M"});
+    RunOk({"create", middle, "--parent", base});
+    RunOk({"create", child, "--parent", middle});
+    EXPECT_THAT(RunOk({"check", child}), HasSubstr("its parent isn't looked at: " + middle));
+    EXPECT_THAT(RunOk({"check", child, "--json"}), HasSubstr("\"unchecked_parent\": \"" + middle));
+    std::filesystem::remove(base);
+    const Result info = Run({"info", child});
+    EXPECT_EQ(info.status, 1);
+    EXPECT_THAT(info.output, HasSubstr("8 MiB (8388608)"));
+    // The file that lacks its parent, and no other.
+    EXPECT_THAT(info.error_output, HasSubstr("NotFound: " + middle + ": its parent isn't at"));
+    EXPECT_EQ(info.error_output.find(middle), info.error_output.rfind(middle));
+    EXPECT_EQ(info.error_output.find(child), std::string::npos);
+    const Result json = Run({"info", child, "--json"});
+    EXPECT_EQ(json.status, 1);
+    EXPECT_THAT(json.output, HasSubstr("\"parent_error\": \"" + middle));
+    const Result check = Run({"check", child});
+    EXPECT_EQ(check.status, 6);
+    EXPECT_THAT(check.output, HasSubstr(middle + ": its parent isn't at"));
+    RunOk({"create", base, "8M"});
+    EXPECT_EQ(Run({"check", child}).status, 6);
+    EXPECT_THAT(Run({"info", child}).error_output, HasSubstr("FailedPrecondition: " + middle));
+  }
+}
+
+TEST_F(DiskVerbsTest, NamesAFileThatCannotBeWrittenOnce) {
+  for (const std::string name : {"a.vhd", "a.vhdx"}) {
+    // A file that mustn't grow as one of a full host.
+    const std::string path = folder_ / name;
+    RunOk({"create", path, "64M"});
+    std::string output;
+    EXPECT_NE(disk::RunCommand(absl::StrCat("bash -c 'trap \"\" XFSZ; ulimit -f 2; exec ", BOTHYCTL,
+                                            " disk resize ", path, " 2000G 2>&1'"),
+                               output),
+              0);
+    EXPECT_THAT(output, HasSubstr("ResourceExhausted: " + path));
+    EXPECT_EQ(output.find(path), output.rfind(path)) << output;
+  }
+}
+
+TEST_F(DiskVerbsTest, NamesTheFlagOfAParentWhoseNameCannotBeSpelled) {
+  const std::string parent = folder_ / "b\xff.vhdx";
+  RunOk({"create", parent, "8M"});
+  const Result refused = Run({"create", folder_ / "a.vhdx", "--parent", parent});
+  EXPECT_EQ(refused.status, 2);
+  EXPECT_THAT(refused.error_output, HasSubstr("InvalidArgument: --parent: "));
+}
+
 TEST_F(DiskVerbsTest, AFixedImageTakesNoRoomUntilItIsWritten) {
   for (const char* const name : {"a.vhd", "a.vhdx"}) {
     RunOk({"create", folder_ / name, "64M", "--type", "fixed"});
@@ -357,7 +576,8 @@ TEST_P(InterruptTest, LeavesNothing) {
 TEST_P(InterruptTest, LeavesAnImageThatCanBeCommittedAgain) {
   if (!HaveQemu()) GTEST_SKIP() << "no qemu-img";
   const std::string before = MakeRaw("before.raw", 20 * kMiB, 5);
-  const std::string after = MakeRaw("after.raw", 20 * kMiB, 6);
+  // Larger, so that the parent grows first.
+  const std::string after = MakeRaw("after.raw", 50 * kMiB, 6);
   for (const Kind& kind : {kKinds[1], kKinds[3]}) {
     SCOPED_TRACE(kind.name);
     const std::string base = folder_ / ("base-" + kind.name);

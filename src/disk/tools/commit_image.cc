@@ -1,6 +1,5 @@
 #include "disk/tools/commit_image.h"
 
-#include <filesystem>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -21,28 +20,17 @@ struct WritableParent {
   Disk* disk = nullptr;
 
   Task<absl::StatusOr<std::unique_ptr<Disk>>> Open(ParentReference reference) {
-    const auto folder = std::filesystem::path(reference.child_path).parent_path();
-    absl::Status status = absl::NotFoundError("no parent is named");
-    for (const std::string& candidate : reference.candidate_paths) {
-      HostStorageOptions options;
-      options.path = (folder / candidate).lexically_normal().string();
-      absl::StatusOr<std::unique_ptr<Storage>> storage =
-          co_await OpenHostStorage(loop, std::move(options));
-      status = storage.status();
-      if (absl::IsNotFound(status)) continue;
-      if (!status.ok()) co_return status;
-      absl::StatusOr<std::unique_ptr<Disk>> opened = co_await OpenFormat(*std::move(storage));
-      if (opened.ok()) disk = opened->get();
-      co_return opened;
-    }
-    co_return status;
+    absl::StatusOr<std::unique_ptr<Storage>> storage =
+        co_await OpenParentFile(loop, std::move(reference), false);
+    if (!storage.ok()) co_return storage.status();
+    absl::StatusOr<std::unique_ptr<Disk>> opened = co_await OpenFormat(*std::move(storage));
+    if (opened.ok()) disk = opened->get();
+    co_return opened;
   }
 
   Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenFormat(std::unique_ptr<Storage> storage) {
     // Its own parents are read only.
-    ParentOpener grandparent = [this](const ParentReference& reference) {
-      return OpenReadOnly(reference);
-    };
+    ParentOpener grandparent = ReadOnlyParents(loop, type);
     if (type == ImageType::kVhdx) {
       vhdx::OpenOptions options;
       options.open_parent = std::move(grandparent);
@@ -57,35 +45,68 @@ struct WritableParent {
         co_await vhd1::Open(std::move(storage), std::move(options));
     co_return opened;
   }
-
-  Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenReadOnly(ParentReference reference) {
-    const auto folder = std::filesystem::path(reference.child_path).parent_path();
-    absl::StatusOr<std::unique_ptr<Disk>> opened = absl::NotFoundError("no parent is named");
-    OpenImageOptions options;
-    options.read_only = true;
-    for (const std::string& candidate : reference.candidate_paths) {
-      opened =
-          co_await OpenImage(loop, (folder / candidate).lexically_normal().string(), type, options);
-      if (!absl::IsNotFound(opened.status())) break;
-    }
-    co_return opened;
-  }
 };
 
-// What the image's parent is known by now; it is the one that the image was made for.
-Task<absl::StatusOr<Guid>> ParentLinkage(IoLoop& loop, const Source& source) {
+// The image and its parent before anything changes.
+struct Before {
+  uint64_t child_bytes = 0;
+  std::string parent_path;
+  uint64_t parent_bytes = 0;
+  Guid parent_linkage;
+  uint64_t grandparent_bytes = 0;
+};
+
+// The parent is the one that the image was made for.
+Task<absl::StatusOr<Before>> LookBefore(IoLoop& loop, const Source& source) {
   OpenImageOptions options;
   options.read_only = true;
   absl::StatusOr<std::unique_ptr<Disk>> child =
       co_await OpenImage(loop, source.path, source.type, options);
   if (!child.ok()) co_return child.status();
-  absl::StatusOr<Guid> linkage =
+  absl::StatusOr<Before> before =
       absl::FailedPreconditionError(absl::StrCat(source.path, ": differs from no parent"));
   const Disk* parent = (*child)->parent();
-  if (parent != nullptr && parent->linkage().has_value()) linkage = *parent->linkage();
+  if (parent != nullptr && parent->linkage().has_value()) {
+    before = Before{.child_bytes = (*child)->geometry().size_bytes,
+                    .parent_path = parent->path(),
+                    .parent_bytes = parent->geometry().size_bytes,
+                    .parent_linkage = *parent->linkage()};
+    if (parent->parent() != nullptr) {
+      before->grandparent_bytes = parent->parent()->geometry().size_bytes;
+    }
+  }
   absl::Status closed = co_await (*child)->Close();
   CO_RETURN_IF_ERROR(closed);
-  co_return linkage;
+  co_return before;
+}
+
+// Makes room in the parent for all of the image, which reads the same afterwards: it shows zeros
+// past its parent's end, and there are some now. The parent is then known by `next_linkage`.
+Task<absl::Status> GrowParent(IoLoop& loop, const Source& source, const Before& before,
+                              const Guid& next_linkage) {
+  if (before.parent_bytes >= before.child_bytes) co_return absl::OkStatus();
+  if (before.grandparent_bytes > before.parent_bytes) {
+    co_return absl::FailedPreconditionError(
+        absl::StrCat(before.parent_path, ": is smaller than ", source.path,
+                     ", and can't grow: what its own parent holds past its end would be seen"));
+  }
+  HostStorageOptions options;
+  options.path = before.parent_path;
+  absl::StatusOr<std::unique_ptr<Storage>> storage =
+      co_await OpenHostStorage(loop, std::move(options));
+  if (!storage.ok()) co_return storage.status();
+  absl::Status status;
+  if (source.type == ImageType::kVhdx) {
+    vhdx::ResizeOptions resize;
+    resize.size_bytes = before.child_bytes;
+    resize.next_linkage = next_linkage;
+    status = co_await vhdx::Resize(**storage, resize);
+  } else {
+    vhd1::ResizeOptions resize;
+    resize.size_bytes = before.child_bytes;
+    status = co_await vhd1::Resize(**storage, resize);
+  }
+  co_return status;
 }
 
 // Makes the image good for a parent that is known by `linkage`, or by `linkage2` unless that is
@@ -105,15 +126,9 @@ Task<absl::Status> Relink(IoLoop& loop, const Source& source, const Guid& linkag
   co_return status;
 }
 
-Task<absl::Status> CopyToParent(Disk& child, WritableParent& parent, const Source& source,
-                                const CopyOptions& options) {
-  if (parent.disk->geometry().size_bytes < child.geometry().size_bytes) {
-    co_return absl::FailedPreconditionError(absl::StrCat(
-        parent.disk->path(), ": with ", parent.disk->geometry().size_bytes,
-        " bytes is smaller than ", source.path, " with ", child.geometry().size_bytes));
-  }
-  absl::Status status = co_await CopyOwnContents(child, *parent.disk, options);
-  if (status.ok()) status = co_await Flush(*parent.disk);
+Task<absl::Status> CopyToParent(Disk& child, Disk& parent, const CopyOptions& options) {
+  absl::Status status = co_await CopyOwnContents(child, parent, options);
+  if (status.ok()) status = co_await Flush(parent);
   co_return status;
 }
 
@@ -128,9 +143,11 @@ Task<absl::StatusOr<std::string>> CommitImage(IoLoop& loop, const Source& source
   options.target = CopyOptions::Target::kContents;
   WritableParent parent = {.loop = loop, .type = source.type, .next_linkage = Guid::Random()};
   // Before the parent changes the image is good for it as it is and as it will be.
-  absl::StatusOr<Guid> linkage = co_await ParentLinkage(loop, source);
-  if (!linkage.ok()) co_return linkage.status();
-  absl::Status status = co_await Relink(loop, source, *linkage, parent.next_linkage);
+  absl::StatusOr<Before> before = co_await LookBefore(loop, source);
+  if (!before.ok()) co_return before.status();
+  absl::Status status = co_await Relink(loop, source, before->parent_linkage, parent.next_linkage);
+  CO_RETURN_IF_ERROR(status);
+  status = co_await GrowParent(loop, source, *before, parent.next_linkage);
   CO_RETURN_IF_ERROR(status);
   HostStorageOptions storage_options;
   storage_options.path = source.path;
@@ -147,7 +164,7 @@ Task<absl::StatusOr<std::string>> CommitImage(IoLoop& loop, const Source& source
   CHECK(parent.disk != nullptr);
   const std::string parent_path = parent.disk->path();
   const Disk& changed = *parent.disk;
-  status = co_await CopyToParent(**child, parent, source, options);
+  status = co_await CopyToParent(**child, *parent.disk, options);
   // Closes the parent, too.
   absl::Status closed = co_await (*child)->Close();
   if (status.ok()) status = closed;

@@ -15,8 +15,9 @@ namespace bothy::disk::tools {
 // only what the image has itself. It can be committed again. Other images that differ from the same
 // parent are good no longer; a VHDX notices.
 //
-// FailedPrecondition when the image has no parent, or the parent is smaller or in use. Returns the
-// parent's path.
+// A parent that is smaller grows first. FailedPrecondition when the image has no parent, or the
+// parent is in use, or can't grow as what it differs from itself would show. Returns the parent's
+// path.
 Task<absl::StatusOr<std::string>> CommitImage(IoLoop& loop, const Source& source,
                                               CopyOptions options);
 

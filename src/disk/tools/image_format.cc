@@ -8,12 +8,13 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "disk/host_storage.h"
 #include "disk/raw/raw_disk.h"
+#include "disk/utf16.h"
 #include "disk/vhd1/vhd1.h"
 #include "disk/vhdx/vhdx.h"
+#include "disk/windows_path.h"
 
 namespace bothy::disk::tools {
 namespace {
@@ -42,6 +43,10 @@ absl::StatusOr<Spelled> SpellParent(const std::string& child, const std::string&
   const auto absolute = std::filesystem::absolute(parent, error).lexically_normal();
   const auto folder = std::filesystem::absolute(child, error).lexically_normal().parent_path();
   if (error) return ErrnoStatus(error.value(), parent);
+  for (const absl::Status& status :
+       {WindowsPath(absolute.string()).status(), Utf8ToUtf16(absolute.string()).status()}) {
+    if (!status.ok()) return WithContext(status, "parent_path");
+  }
   return Spelled{.relative = absolute.lexically_relative(folder).string(),
                  .absolute = absolute.string()};
 }
@@ -99,16 +104,46 @@ std::string_view NameOf(Variant variant) {
   return "";
 }
 
+absl::Status NamedOnce(const absl::Status& status, const std::string& path) {
+  const std::string name = absl::StrCat(path, ": ");
+  std::string message(status.message());
+  while (message.starts_with(name + name)) message.erase(0, name.size());
+  return absl::Status(status.code(), message);
+}
+
 absl::StatusOr<ImageType> TypeOfName(const std::string& path) {
-  const std::string ending =
-      absl::AsciiStrToLower(std::filesystem::path(path).extension().string());
-  if (ending == ".vhdx" || ending == ".avhdx") return ImageType::kVhdx;
-  if (ending == ".vhd" || ending == ".avhd") return ImageType::kVhd1;
-  if (ending == ".raw" || ending == ".img") return ImageType::kRaw;
+  if (const std::optional<ImageType> type = TypeOfEnding(path)) return *type;
   return absl::InvalidArgumentError(
       absl::StrCat(path,
                    ": its name doesn't say what format it shall have (.vhdx, .vhd, .raw or "
                    ".img)"));
+}
+
+std::vector<std::string> FilesOf(const Disk& image) {
+  std::vector<std::string> files;
+  for (const Disk* disk = &image; disk != nullptr; disk = disk->parent()) {
+    files.push_back(disk->path());
+  }
+  return files;
+}
+
+Task<absl::StatusOr<Look>> LookAt(IoLoop& loop, const Source& source) {
+  OpenImageOptions options;
+  options.read_only = true;
+  absl::StatusOr<std::unique_ptr<Disk>> whole =
+      co_await OpenImage(loop, source.path, source.type, options);
+  Look look;
+  if (whole.ok()) {
+    look.disk = *std::move(whole);
+    co_return look;
+  }
+  look.parent = whole.status();
+  options.without_parent = true;
+  absl::StatusOr<std::unique_ptr<Disk>> own =
+      co_await OpenImage(loop, source.path, source.type, options);
+  if (!own.ok()) co_return look.parent;
+  look.disk = *std::move(own);
+  co_return look;
 }
 
 Task<absl::StatusOr<ParentFacts>> LookAtParent(IoLoop& loop, const std::string& path,
@@ -116,6 +151,9 @@ Task<absl::StatusOr<ParentFacts>> LookAtParent(IoLoop& loop, const std::string& 
   OpenImageOptions options;
   options.read_only = true;
   absl::StatusOr<ImageType> found = co_await DetectImageType(loop, path);
+  if (absl::IsInvalidArgument(found.status())) {
+    co_return WithContext(found.status(), "parent_path");
+  }
   if (!found.ok()) co_return found.status();
   // A parent whose signature is damaged seems to be raw; opening it says what is wrong.
   if (*found != type && *found != ImageType::kRaw) {
@@ -128,6 +166,7 @@ Task<absl::StatusOr<ParentFacts>> LookAtParent(IoLoop& loop, const std::string& 
   if (!parent.ok()) co_return parent.status();
   ParentFacts facts;
   facts.geometry = (*parent)->geometry();
+  facts.files = FilesOf(**parent);
   facts.identity = (*parent)->identity();
   const std::optional<Guid> linkage = (*parent)->linkage();
   absl::Status closed = co_await (*parent)->Close();
@@ -232,6 +271,22 @@ Task<absl::StatusOr<CheckReport>> CheckImage(IoLoop& loop, const std::string& pa
       absl::StrCat(path, ": is raw, which has nothing that could be checked"));
   if (type == ImageType::kVhd1) report = co_await vhd1::Check(**storage, progress);
   if (type == ImageType::kVhdx) report = co_await vhdx::Check(**storage, progress);
+  if (!report.ok()) co_return report;
+  const Source source = {.path = path, .type = type};
+  absl::StatusOr<Look> look = co_await LookAt(loop, source);
+  // What keeps the image itself from being opened is in the report.
+  if (!look.ok()) co_return report;
+  if (!look->parent.ok()) {
+    report->Add({.severity = Severity::kError,
+                 .offset = 0,
+                 .field = "parent",
+                 .message = std::string(look->parent.message()),
+                 .repairable = false});
+  } else if (look->disk->parent() != nullptr) {
+    report->parent_path = look->disk->parent()->path();
+  }
+  absl::Status closed = co_await look->disk->Close();
+  CO_RETURN_IF_ERROR(closed);
   co_return report;
 }
 
@@ -246,6 +301,7 @@ Task<absl::StatusOr<CheckReport>> RepairImage(IoLoop& loop, const std::string& p
       absl::StrCat(path, ": is raw, which has nothing that could be repaired"));
   if (type == ImageType::kVhd1) report = co_await vhd1::Repair(**storage, progress);
   if (type == ImageType::kVhdx) report = co_await vhdx::Repair(**storage, progress);
+  if (!report.ok()) co_return NamedOnce(report.status(), path);
   co_return report;
 }
 
@@ -276,7 +332,7 @@ Task<absl::Status> ResizeImage(IoLoop& loop, const std::string& path, ImageType 
       break;
     }
   }
-  co_return status;
+  co_return NamedOnce(status, path);
 }
 
 }  // namespace bothy::disk::tools

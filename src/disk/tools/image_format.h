@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "disk/check_report.h"
 #include "disk/disk.h"
@@ -23,6 +24,9 @@ enum class Variant : uint8_t { kFixed, kDynamic, kDifferencing };
 
 // "fixed", "dynamic", "differencing".
 [[nodiscard]] std::string_view NameOf(Variant variant);
+
+// `status` with the name at the beginning of its message there once, where several layers put it.
+[[nodiscard]] absl::Status NamedOnce(const absl::Status& status, const std::string& path);
 
 // What an image shall be like. Zero: the format's default, or what the source or parent has. Errors
 // about a field are InvalidArgument and begin with its name and ": ".
@@ -51,8 +55,11 @@ struct ParentFacts {
   Geometry geometry;
   Guid linkage;
   std::optional<Guid> identity;
-  int64_t modified_time = 0;  // seconds since 1970
+  int64_t modified_time = 0;       // seconds since 1970
+  std::vector<std::string> files;  // FilesOf
 };
+// The files of an image and of what it differs from.
+[[nodiscard]] std::vector<std::string> FilesOf(const Disk& image);
 // InvalidArgument when such an image can't be a parent.
 Task<absl::StatusOr<ParentFacts>> LookAtParent(IoLoop& loop, const std::string& path,
                                                ImageType type);
@@ -66,9 +73,18 @@ Task<absl::Status> CreateOn(Storage& storage, const std::string& path, const Ima
 Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenOn(std::unique_ptr<Storage> storage, ImageType type,
                                                    bool read_only, ParentOpener open_parent);
 
+// An image as far as it can be looked at.
+struct Look {
+  std::unique_ptr<Disk> disk;  // read-only
+  // Why there is no parent, where there should be one; then only facts and geometry are good.
+  absl::Status parent;
+};
+Task<absl::StatusOr<Look>> LookAt(IoLoop& loop, const Source& source);
+
 using TableProgress = std::function<void(uint64_t done, uint64_t total)>;
 
-// Unimplemented for raw images, which have nothing to check.
+// Unimplemented for raw images, which have nothing to check. Parents aren't looked at, but one that
+// can't be opened is a problem.
 Task<absl::StatusOr<CheckReport>> CheckImage(IoLoop& loop, const std::string& path, ImageType type,
                                              const TableProgress& progress);
 Task<absl::StatusOr<CheckReport>> RepairImage(IoLoop& loop, const std::string& path, ImageType type,

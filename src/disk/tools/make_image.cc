@@ -1,6 +1,10 @@
 #include "disk/tools/make_image.h"
 
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "disk/host_storage.h"
@@ -31,26 +35,91 @@ Task<absl::Status> Fill(IoLoop& loop, NewImageFile& file, Disk& from, const Imag
   co_return status.ok() ? closed : status;
 }
 
-Task<absl::Status> Prepare(IoLoop& loop, NewImageFile& file, const std::string& path,
-                           const ImageSpec& spec) {
-  ParentFacts parent;
-  if (spec.variant == Variant::kDifferencing) {
-    absl::StatusOr<ParentFacts> looked = co_await LookAtParent(loop, spec.parent_path, spec.type);
-    CO_ASSIGN_OR_RETURN(parent, looked);
+// Whether there is a file at both paths, and one at that.
+bool AreSameFile(const std::string& a, const std::string& b) {
+  struct stat first {};
+  struct stat second {};
+  return ::stat(a.c_str(), &first) == 0 && ::stat(b.c_str(), &second) == 0 &&
+         first.st_dev == second.st_dev && first.st_ino == second.st_ino;
+}
+
+// InvalidArgument when an image at `path` would replace one of `files`, those of an image.
+absl::Status RefuseToReplace(const std::vector<std::string>& files, const std::string& path) {
+  for (const std::string& file : files) {
+    if (!AreSameFile(file, path)) continue;
+    if (&file == &files.front()) {
+      return absl::InvalidArgumentError(absl::StrCat(path, ": can't replace itself"));
+    }
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": can't be replaced, as ", files.front(), " differs from it"));
   }
+  return absl::OkStatus();
+}
+
+// What a copy of the files may be at most: for nobody who couldn't read all of them.
+mode_t ModeOfCopy(const std::vector<std::string>& files) {
+  mode_t mode = NewImageFile::kMode;
+  for (const std::string& file : files) {
+    struct stat status {};
+    if (::stat(file.c_str(), &status) != 0) continue;
+    mode_t allowed = status.st_mode;
+    // The copy's group is another one, for which the others' bits are.
+    if (status.st_gid != ::getegid()) allowed &= ~S_IRWXG | ((allowed & S_IRWXO) << 3);
+    mode &= allowed;
+  }
+  return mode;
+}
+
+// Of no meaning for an image without a parent.
+Task<absl::StatusOr<ParentFacts>> ParentOf(IoLoop& loop, const std::string& path,
+                                           const ImageSpec& spec) {
+  if (spec.variant != Variant::kDifferencing) co_return ParentFacts();
+  absl::StatusOr<ParentFacts> parent = co_await LookAtParent(loop, spec.parent_path, spec.type);
+  if (!parent.ok()) co_return parent.status();
+  const absl::Status status = RefuseToReplace(parent->files, path);
+  if (!status.ok()) co_return WithContext(status, "parent_path");
+  co_return parent;
+}
+
+Task<absl::Status> Prepare(IoLoop& loop, NewImageFile& file, const std::string& path,
+                           const ImageSpec& spec, const ParentFacts& parent) {
   absl::StatusOr<std::unique_ptr<Storage>> storage = co_await file.Open(loop);
   if (!storage.ok()) co_return storage.status();
   absl::Status status = co_await CreateOn(**storage, path, spec, parent);
   co_return status;
 }
 
+Task<absl::Status> Convert(IoLoop& loop, Disk& from, const std::string& path, ImageSpec spec,
+                           NewImageFile::Existing existing, const CopyOptions& options) {
+  const std::vector<std::string> files = FilesOf(from);
+  absl::Status status = RefuseToReplace(files, path);
+  CO_RETURN_IF_ERROR(status);
+  const uint64_t size = from.geometry().size_bytes;
+  if (spec.size_bytes == 0) spec.size_bytes = size;
+  if (spec.size_bytes < size) {
+    co_return absl::InvalidArgumentError(absl::StrCat(
+        "size_bytes: ", spec.size_bytes, " bytes is less than the ", size, " of ", from.path()));
+  }
+  absl::StatusOr<ParentFacts> parent = co_await ParentOf(loop, path, spec);
+  if (!parent.ok()) co_return parent.status();
+  absl::StatusOr<std::unique_ptr<NewImageFile>> file =
+      NewImageFile::Create(path, existing, ModeOfCopy(files));
+  if (!file.ok()) co_return file.status();
+  status = co_await Prepare(loop, **file, path, spec, *parent);
+  if (status.ok()) status = co_await Fill(loop, **file, from, spec, options);
+  if (status.ok()) status = (*file)->Publish();
+  co_return (*file)->Named(status);
+}
+
 }  // namespace
 
 Task<absl::Status> CreateImage(IoLoop& loop, const std::string& path, ImageSpec spec,
                                NewImageFile::Existing existing) {
+  absl::StatusOr<ParentFacts> parent = co_await ParentOf(loop, path, spec);
+  if (!parent.ok()) co_return parent.status();
   absl::StatusOr<std::unique_ptr<NewImageFile>> file = NewImageFile::Create(path, existing);
   if (!file.ok()) co_return file.status();
-  absl::Status status = co_await Prepare(loop, **file, path, spec);
+  absl::Status status = co_await Prepare(loop, **file, path, spec, *parent);
   if (status.ok()) status = (*file)->Publish();
   co_return (*file)->Named(status);
 }
@@ -58,26 +127,14 @@ Task<absl::Status> CreateImage(IoLoop& loop, const std::string& path, ImageSpec 
 Task<absl::Status> ConvertImage(IoLoop& loop, const Source& source, const std::string& path,
                                 ImageSpec spec, NewImageFile::Existing existing,
                                 const CopyOptions& options) {
-  absl::StatusOr<std::unique_ptr<NewImageFile>> file = NewImageFile::Create(path, existing);
-  if (!file.ok()) co_return file.status();
   OpenImageOptions open;
   open.read_only = true;
   absl::StatusOr<std::unique_ptr<Disk>> from =
       co_await OpenImage(loop, source.path, source.type, open);
   if (!from.ok()) co_return from.status();
-  const uint64_t size = (*from)->geometry().size_bytes;
-  if (spec.size_bytes == 0) spec.size_bytes = size;
-  absl::Status status;
-  if (spec.size_bytes < size) {
-    status = absl::InvalidArgumentError(absl::StrCat(
-        "size_bytes: ", spec.size_bytes, " bytes is less than the ", size, " of ", source.path));
-  }
-  if (status.ok()) status = co_await Prepare(loop, **file, path, spec);
-  if (status.ok()) status = co_await Fill(loop, **file, **from, spec, options);
+  absl::Status status = co_await Convert(loop, **from, path, std::move(spec), existing, options);
   absl::Status closed = co_await (*from)->Close();
-  if (status.ok()) status = closed;
-  if (status.ok()) status = (*file)->Publish();
-  co_return (*file)->Named(status);
+  co_return status.ok() ? closed : status;
 }
 
 }  // namespace bothy::disk::tools

@@ -15,11 +15,12 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "disk/host_storage.h"
+#include "disk/image_lock.h"
+#include "disk/tools/image_format.h"
 
 namespace bothy::disk::tools {
 namespace {
 
-constexpr mode_t kMode = 0644;
 constexpr int kAttempts = 100;
 
 std::string FolderOf(const std::string& path) {
@@ -42,12 +43,37 @@ absl::Status AlreadyThere(const std::string& path) {
   return absl::AlreadyExistsError(absl::StrCat(path, ": there is such a file already"));
 }
 
+// The file itself, where `path` is a symbolic link.
+absl::StatusOr<std::string> Followed(const std::string& path) {
+  struct stat status {};
+  if (::lstat(path.c_str(), &status) != 0 || !S_ISLNK(status.st_mode)) return path;
+  std::error_code error;
+  const std::string target = std::filesystem::canonical(path, error).string();
+  if (error) return ErrnoStatus(error.value(), absl::StrCat(path, ": what the link points to"));
+  return target;
+}
+
+// The file at `path`, for nobody else to use; none when there is none.
+absl::StatusOr<UniqueFd> LockReplaced(const std::string& path) {
+  UniqueFd fd(::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NONBLOCK));
+  if (!fd && errno == ENOENT) return fd;
+  if (!fd) return ErrnoStatus(errno, absl::StrCat(path, ": replace"));
+  struct stat status {};
+  if (::fstat(fd.get(), &status) != 0) return ErrnoStatus(errno, path);
+  if (!S_ISREG(status.st_mode)) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": isn't a file that can be replaced"));
+  }
+  RETURN_IF_ERROR(LockImage(fd.get(), /*read_only=*/false, path));
+  return fd;
+}
+
 }  // namespace
 
-NewImageFile::NewImageFile(std::string path, Existing existing, UniqueFd fd,
+NewImageFile::NewImageFile(std::string path, Existing existing, UniqueFd replaced, UniqueFd fd,
                            std::string partial_path)
     : path_(std::move(path)),
       existing_(existing),
+      replaced_(std::move(replaced)),
       fd_(std::move(fd)),
       partial_path_(std::move(partial_path)) {}
 
@@ -56,28 +82,46 @@ NewImageFile::~NewImageFile() {
 }
 
 absl::StatusOr<std::unique_ptr<NewImageFile>> NewImageFile::Create(std::string path,
-                                                                   Existing existing) {
-  struct stat status {};
-  if (::lstat(path.c_str(), &status) == 0) {
-    if (existing == Existing::kRefuse) return AlreadyThere(path);
-    if (!S_ISREG(status.st_mode) && !S_ISLNK(status.st_mode)) {
-      return absl::InvalidArgumentError(absl::StrCat(path, ": isn't a file that can be replaced"));
-    }
+                                                                   Existing existing, mode_t mode) {
+  UniqueFd replaced;
+  if (existing == Existing::kRefuse) {
+    struct stat status {};
+    if (::lstat(path.c_str(), &status) == 0) return AlreadyThere(path);
+  } else {
+    ASSIGN_OR_RETURN(path, Followed(path));
+    ASSIGN_OR_RETURN(replaced, LockReplaced(path));
   }
+  // Nobody else's until it has the mode of what it replaces.
+  mode = replaced ? S_IRUSR | S_IWUSR : mode | S_IRUSR | S_IWUSR;
   const std::string folder = FolderOf(path);
-  UniqueFd fd(::open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, kMode));
+  UniqueFd fd(::open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, mode));
   std::string partial_path;
   // Kernels and file systems without it say so in several ways.
   const bool unsupported = errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL;
   if (!fd && !unsupported) return ErrnoStatus(errno, absl::StrCat(path, ": create"));
   for (int i = 0; !fd && i < kAttempts; ++i) {
     partial_path = PartialPath(path);
-    fd.Reset(::open(partial_path.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, kMode));
+    fd.Reset(::open(partial_path.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, mode));
     if (!fd && errno != EEXIST) return ErrnoStatus(errno, absl::StrCat(path, ": create"));
   }
   if (!fd) return ErrnoStatus(EEXIST, absl::StrCat(path, ": a name for a temporary file"));
-  return std::unique_ptr<NewImageFile>(
-      new NewImageFile(std::move(path), existing, std::move(fd), std::move(partial_path)));
+  return std::unique_ptr<NewImageFile>(new NewImageFile(
+      std::move(path), existing, std::move(replaced), std::move(fd), std::move(partial_path)));
+}
+
+absl::Status NewImageFile::TakeOver() {
+  if (!replaced_) return absl::OkStatus();
+  struct stat status {};
+  if (::fstat(replaced_.get(), &status) != 0) return ErrnoStatus(errno, path_);
+  mode_t mode = status.st_mode & (S_IRWXU | S_IRWXG | S_IRWXO);
+  // Only root may give a file away; its members may give it to a group. Another group must not get
+  // what that one had.
+  if (::fchown(fd_.get(), static_cast<uid_t>(-1), status.st_gid) != 0) mode &= ~S_IRWXG;
+  if (::fchown(fd_.get(), status.st_uid, static_cast<gid_t>(-1)) != 0 && errno != EPERM) {
+    return ErrnoStatus(errno, absl::StrCat(path_, ": owner"));
+  }
+  if (::fchmod(fd_.get(), mode) != 0) return ErrnoStatus(errno, absl::StrCat(path_, ": mode"));
+  return absl::OkStatus();
 }
 
 Task<absl::StatusOr<std::unique_ptr<Storage>>> NewImageFile::Open(IoLoop& loop) {
@@ -90,6 +134,7 @@ Task<absl::StatusOr<std::unique_ptr<Storage>>> NewImageFile::Open(IoLoop& loop) 
 }
 
 absl::Status NewImageFile::Publish() {
+  RETURN_IF_ERROR(TakeOver());
   if (::fsync(fd_.get()) != 0) return ErrnoStatus(errno, absl::StrCat(path_, ": fsync"));
   const std::string source = partial_path_.empty() ? DescriptorPath(fd_.get()) : partial_path_;
   if (existing_ == Existing::kReplace && partial_path_.empty()) {
@@ -124,8 +169,9 @@ absl::Status NewImageFile::Publish() {
 
 absl::Status NewImageFile::Named(const absl::Status& status) const {
   if (status.ok()) return status;
-  return absl::Status(status.code(), absl::StrReplaceAll(std::string(status.message()),
-                                                         {{DescriptorPath(fd_.get()), path_}}));
+  const std::string message =
+      absl::StrReplaceAll(std::string(status.message()), {{DescriptorPath(fd_.get()), path_}});
+  return NamedOnce(absl::Status(status.code(), message), path_);
 }
 
 }  // namespace bothy::disk::tools

@@ -197,7 +197,8 @@ TEST(ParentPathsTest, AreTriedRelativeOnesFirst) {
   const auto reference = Await(ReadParentReference(storage, *image->header, 512), storage);
   ASSERT_TRUE(reference.ok());
   EXPECT_THAT(reference->candidate_paths, ElementsAre("../bäse 😀.vhd", "/images/bäse 😀.vhd"));
-  EXPECT_EQ(reference->spelled_paths.front(), "..\\bäse 😀.vhd");
+  // Each once, though the header has the absolute one, too.
+  EXPECT_THAT(reference->spelled_paths, ElementsAre("..\\bäse 😀.vhd", "\\images\\bäse 😀.vhd"));
 }
 
 TEST(ParentPathsTest, OldSpellingsAreRead) {

@@ -33,24 +33,28 @@ absl::Status CheckParent(const Disk& parent, const Image& image) {
   return absl::OkStatus();
 }
 
+// What goes wrong with the parent's file is told of that one only.
 Task<absl::StatusOr<OpenedParent>> OpenParent(Storage& storage, const Image& image,
-                                              const ParentOpener& open_parent) {
+                                              const OpenOptions& options) {
   absl::StatusOr<ParentReference> read =
       co_await ReadParentReference(storage, *image.header, image.footer.data_offset);
-  CO_ASSIGN_OR_RETURN(const ParentReference reference, read);
+  if (!read.ok()) co_return WithContext(read.status(), storage.path());
+  const ParentReference reference = *std::move(read);
   OpenedParent parent;
   parent.spelled = absl::StrJoin(reference.spelled_paths, ", ");
-  if (!open_parent) {
+  if (options.without_parent) co_return parent;
+  if (!options.open_parent) {
     co_return absl::FailedPreconditionError(
-        absl::StrCat("differs from a parent (", parent.spelled, "), which isn't to be opened"));
+        absl::StrCat(storage.path(), ": differs from a parent (", parent.spelled,
+                     "), which isn't to be opened"));
   }
-  absl::StatusOr<std::unique_ptr<Disk>> disk = co_await open_parent(reference);
+  absl::StatusOr<std::unique_ptr<Disk>> disk = co_await options.open_parent(reference);
   CO_ASSIGN_OR_RETURN(parent.disk, disk);
   absl::Status status = CheckParent(*parent.disk, image);
   if (!status.ok()) {
     const absl::Status closed = co_await parent.disk->Close();
     static_cast<void>(closed);
-    co_return status;
+    co_return WithContext(status, storage.path());
   }
   co_return parent;
 }
@@ -58,7 +62,8 @@ Task<absl::StatusOr<OpenedParent>> OpenParent(Storage& storage, const Image& ima
 Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenImage(std::unique_ptr<Storage>& storage,
                                                       const OpenOptions& options) {
   absl::StatusOr<Image> read = co_await ReadImage(*storage);
-  CO_ASSIGN_OR_RETURN(const Image image, read);
+  if (!read.ok()) co_return WithContext(read.status(), storage->path());
+  const Image image = *std::move(read);
   std::unique_ptr<Disk> disk;
   if (image.footer.type == DiskType::kFixed) {
     disk = std::make_unique<FixedDisk>(std::move(storage), image, options.read_only);
@@ -66,7 +71,7 @@ Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenImage(std::unique_ptr<Storage>& 
   }
   OpenedParent parent;
   if (image.footer.type == DiskType::kDifferencing) {
-    absl::StatusOr<OpenedParent> opened = co_await OpenParent(*storage, image, options.open_parent);
+    absl::StatusOr<OpenedParent> opened = co_await OpenParent(*storage, image, options);
     CO_ASSIGN_OR_RETURN(parent, opened);
   }
   disk = std::make_unique<DynamicDisk>(std::move(storage), image, std::move(parent.disk),
@@ -79,9 +84,7 @@ Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenImage(std::unique_ptr<Storage>& 
 
 Task<absl::StatusOr<std::unique_ptr<Disk>>> Open(std::unique_ptr<Storage> storage,
                                                  OpenOptions options) {
-  const std::string path = storage->path();
   absl::StatusOr<std::unique_ptr<Disk>> disk = co_await OpenImage(storage, options);
-  if (!disk.ok()) co_return WithContext(disk.status(), path);
   co_return disk;
 }
 

@@ -69,7 +69,9 @@ std::optional<Spelled> Interpret(uint32_t code, std::span<const uint8_t> bytes) 
 }
 
 void Append(const Spelled& spelled, ParentReference& reference) {
-  reference.spelled_paths.push_back(spelled.text);
+  if (std::ranges::find(reference.spelled_paths, spelled.text) == reference.spelled_paths.end()) {
+    reference.spelled_paths.push_back(spelled.text);
+  }
   if (std::ranges::find(reference.candidate_paths, spelled.path) ==
       reference.candidate_paths.end()) {
     reference.candidate_paths.push_back(spelled.path);

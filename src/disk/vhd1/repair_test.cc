@@ -294,6 +294,22 @@ TEST_F(ResizeTest, ShrinkingRefusesToCutData) {
   }
 }
 
+// As when it was cut off between writing the one and the other.
+TEST_F(ResizeTest, PutsFootersThatDifferRight) {
+  Make();
+  std::vector<uint8_t> old(512);
+  storage_.Peek(0, old);
+  ASSERT_TRUE(ResizeTo(20 << 20).ok());
+  for (const uint64_t size : {20 << 20, 30 << 20}) {
+    storage_.Poke(0, old);
+    EXPECT_EQ(CheckIt().problems.front().message, "differs from the footer");
+    const absl::Status status = ResizeTo(size);
+    ASSERT_TRUE(status.ok()) << status;
+    EXPECT_EQ(CheckIt().worst, Severity::kNote);
+  }
+  ExpectGrown(30 << 20);
+}
+
 TEST_F(ResizeTest, RefusesSizesThatCannotBe) {
   Make();
   EXPECT_EQ(ResizeTo(0).code(), absl::StatusCode::kInvalidArgument);

@@ -230,6 +230,15 @@ Task<absl::Status> ResizeDynamic(Storage& storage, const ResizeOptions& options,
   co_return status;
 }
 
+// What an interrupted Resize or Repair leaves: one of the two footers is the new one.
+bool OnlyFootersDiffer(const CheckReport& report) {
+  return report.more_problems == 0 &&
+         std::ranges::all_of(report.problems, [](const Problem& found) {
+           return found.severity == Severity::kNote ||
+                  (found.severity == Severity::kWarning && found.field == "FooterCopy");
+         });
+}
+
 Task<absl::Status> ResizeImage(Storage& storage, const ResizeOptions& options) {
   if (options.size_bytes == 0 || options.size_bytes % kSectorBytes != 0 ||
       options.size_bytes > kMaxDiskBytes) {
@@ -239,11 +248,15 @@ Task<absl::Status> ResizeImage(Storage& storage, const ResizeOptions& options) {
   }
   absl::StatusOr<Examination> examined = co_await Examine(storage, nullptr);
   CO_ASSIGN_OR_RETURN(Examination found, examined);
-  if (found.report.worst >= Severity::kWarning && !found.report.clean()) {
+  const bool bad = found.report.worst >= Severity::kWarning && !found.report.clean();
+  if (bad && !OnlyFootersDiffer(found.report)) {
     co_return absl::FailedPreconditionError("has problems; repair it first");
   }
   absl::Status status;
-  if (options.size_bytes == found.image->disk_bytes()) co_return status;
+  if (options.size_bytes == found.image->disk_bytes()) {
+    if (bad) status = co_await WriteFooters(storage, found.image->footer, found.data_end);
+    co_return status;
+  }
   if (found.footer->type == DiskType::kFixed) {
     status = co_await ResizeFixed(storage, *found.image, options);
   } else {

@@ -39,6 +39,8 @@ struct OpenOptions {
   bool read_only = false;  // the file isn't changed in any way
   // For differencing images. Without it they are FailedPrecondition.
   ParentOpener open_parent;
+  // Leaves the parent alone, for a look at the image's own facts: only Facts and geometry are good.
+  bool without_parent = false;
   // Bound of the sector bitmaps kept in memory that could be read again, in bytes.
   uint32_t cache_bytes = 4 << 20;
 };
@@ -92,9 +94,10 @@ struct ResizeOptions {
   // Shrinking cuts blocks off that hold data; without it that is FailedPrecondition.
   bool discard_data = false;
 };
-// New space reads as zero (of a differencing image: as its parent, zero past that one's end), also
-// after a Resize that was interrupted. One of a dynamic or differencing image that is interrupted
-// leaves the old size or the new one.
+// A footer that differs from its copy, as an interrupted one leaves them, is put right. New space
+// reads as zero (of a differencing image: as its parent, zero past that one's end), also after a
+// Resize that was interrupted. One of a dynamic or differencing image that is interrupted leaves
+// the old size or the new one.
 Task<absl::Status> Resize(Storage& storage, const ResizeOptions& options);
 
 // Changes what a differencing image says of its parent; paths that are empty stay as they are, and

@@ -26,8 +26,8 @@ Task<absl::StatusOr<std::unique_ptr<ImageEditor>>> ImageEditor::Open(Storage& st
   co_return editor;
 }
 
-Task<absl::Status> ImageEditor::Begin(Changes changes) {
-  const Guid guid = Guid::Random();
+Task<absl::Status> ImageEditor::Begin(Changes changes, Guid next_linkage) {
+  const Guid guid = next_linkage.is_zero() ? Guid::Random() : next_linkage;
   HeaderStore::Change change;
   if (changes == Changes::kContents) change.data_write_guid = &guid;
   co_return co_await image_->headers().Update(*storage_, change);

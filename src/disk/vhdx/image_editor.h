@@ -25,9 +25,10 @@ class ImageEditor {
   [[nodiscard]] MetadataStore& tables() { return tables_; }
 
   // Before the first change. `contents`: it shows in what the disk holds, so that children of the
-  // image shall notice ([MS-VHDX] 2.2.2, DataWriteGuid).
+  // image shall notice ([MS-VHDX] 2.2.2, DataWriteGuid): it becomes `next_linkage`, or a fresh one
+  // when that is zero.
   enum class Changes : uint8_t { kLayout, kContents };
-  Task<absl::Status> Begin(Changes changes);
+  Task<absl::Status> Begin(Changes changes, Guid next_linkage = Guid());
   // Changes bytes of a table in memory. Those of several calls become durable together when they
   // take few pages and a Commit follows.
   Task<absl::Status> Write(uint64_t offset, std::span<const uint8_t> bytes);

@@ -175,7 +175,8 @@ Task<absl::Status> Resizer::WriteSize() {
 }
 
 Task<absl::Status> Resizer::Grow() {
-  absl::Status status = co_await editor_.Begin(ImageEditor::Changes::kContents);
+  absl::Status status =
+      co_await editor_.Begin(ImageEditor::Changes::kContents, options_.next_linkage);
   CO_RETURN_IF_ERROR(status);
   status = co_await ClearTailOfLastBlock(before_.size_bytes);
   CO_RETURN_IF_ERROR(status);
@@ -241,7 +242,7 @@ Task<absl::Status> Resizer::Shrink() {
     status = co_await RefuseIfDataIsCut();
     CO_RETURN_IF_ERROR(status);
   }
-  status = co_await editor_.Begin(ImageEditor::Changes::kContents);
+  status = co_await editor_.Begin(ImageEditor::Changes::kContents, options_.next_linkage);
   CO_RETURN_IF_ERROR(status);
   status = co_await WriteSize();
   CO_RETURN_IF_ERROR(status);

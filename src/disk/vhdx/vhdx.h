@@ -40,6 +40,8 @@ struct OpenOptions {
   // The DataWriteGuid that the first change gives the image; zero: a fresh one. Set for a parent
   // into which a child is committed, after SetParentLinkage has told the child of it.
   Guid next_linkage;
+  // Leaves the parent alone, for a look at the image's own facts: only Facts and geometry are good.
+  bool without_parent = false;
   // Bound of the table pages kept in memory that could be read again, in bytes.
   uint32_t cache_bytes = 8 << 20;
 };
@@ -94,8 +96,12 @@ struct ResizeOptions {
   uint64_t size_bytes = 0;
   // Shrinking cuts blocks off that hold data; without it that is FailedPrecondition.
   bool discard_data = false;
+  // The DataWriteGuid that the image gets; zero: a fresh one. As OpenOptions::next_linkage.
+  Guid next_linkage = {};
 };
-// New space reads as zero (of a differencing image: as its parent, zero past that one's end).
+// Children of the image are good no longer, unless they know next_linkage: the DataWriteGuid
+// changes. New space reads as zero (of a differencing image: as its parent, zero past that one's
+// end).
 Task<absl::Status> Resize(Storage& storage, const ResizeOptions& options);
 
 // Changes what a differencing image says of its parent; paths that are empty stay as they are.

@@ -29,9 +29,9 @@ Task<absl::StatusOr<std::unique_ptr<Disk>>> VhdxDisk::Open(std::unique_ptr<Stora
   if (!image.ok()) co_return WithContext(image.status(), path);
   std::unique_ptr<VhdxDisk> disk(
       new VhdxDisk(std::move(storage), std::move(file), *std::move(image), std::move(options)));
-  if (disk->has_parent()) {
+  if (disk->has_parent() && !disk->options_.without_parent) {
     absl::Status status = co_await disk->OpenParent();
-    if (!status.ok()) co_return WithContext(status, path);
+    CO_RETURN_IF_ERROR(status);
   }
   co_return std::unique_ptr<Disk>(std::move(disk));
 }
@@ -69,26 +69,16 @@ VhdxDisk::~VhdxDisk() { CHECK(idle_forwarded_.size() == forwarded_.size()); }
 
 Task<absl::Status> VhdxDisk::OpenParent() {
   if (!options_.open_parent) {
-    co_return absl::FailedPreconditionError("a differencing image, opened without its parent");
+    co_return absl::FailedPreconditionError(
+        absl::StrCat(file_->path(), ": a differencing image, opened without its parent"));
   }
-  const ParentReference all = image_->locator().Reference(file_->path());
-  absl::StatusOr<std::unique_ptr<Disk>> parent = co_await options_.open_parent(all);
+  absl::StatusOr<std::unique_ptr<Disk>> parent =
+      co_await options_.open_parent(image_->locator().Reference(file_->path()));
   CO_RETURN_IF_ERROR(parent.status());
   absl::Status status = CheckParent(**parent);
-  // What the first path leads to may be another disk, and one of the others the right one.
-  for (size_t i = 1; !status.ok() && i < all.candidate_paths.size(); ++i) {
-    absl::Status closed = co_await (*parent)->Close();
-    CO_RETURN_IF_ERROR(closed);
-    ParentReference one = all;
-    one.candidate_paths = {all.candidate_paths[i]};
-    absl::StatusOr<std::unique_ptr<Disk>> other = co_await options_.open_parent(one);
-    if (!other.ok()) co_return status;
-    parent = std::move(other);
-    status = CheckParent(**parent);
-  }
   if (!status.ok()) {
     absl::Status closed = co_await (*parent)->Close();
-    co_return status;
+    co_return WithContext(status, file_->path());
   }
   parent_ = *std::move(parent);
   parent_bytes_ = parent_->geometry().size_bytes;

@@ -1,0 +1,49 @@
+#include "cmd/bothyctl/disk_task.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <string>
+
+#include "cmd/bothyctl/exit_code.h"
+#include "disk/host_storage.h"
+#include "support/testing/test_folder.h"
+
+namespace bothy::bothyctl {
+namespace {
+
+// Interrupts itself twice and goes on until it has heard of it.
+Task<absl::Status> Interrupted(DiskTaskContext& context, std::string path, bool& finished) {
+  std::raise(SIGINT);
+  std::raise(SIGTERM);
+  while (!context.stop.stop_requested()) {
+    // Something that the loop has to turn for.
+    disk::HostStorageOptions options;
+    options.path = path;
+    options.read_only = true;
+    absl::StatusOr<std::unique_ptr<disk::Storage>> storage =
+        co_await disk::OpenHostStorage(context.loop, std::move(options));
+    if (!storage.ok()) co_return storage.status();
+  }
+  finished = true;
+  co_return absl::OkStatus();
+}
+
+TEST(DiskTaskTest, FinishesWhatMustNotBeLeftHalfDone) {
+  const TestFolder folder;
+  const std::string path = folder.WriteText("a", "x");
+  bool finished = false;
+  ::testing::internal::CaptureStderr();
+  const int status = RunDiskTask("resize", OnSignal::kFinish, [&](DiskTaskContext& context) {
+    return Interrupted(context, path, finished);
+  });
+  const std::string told = ::testing::internal::GetCapturedStderr();
+  EXPECT_EQ(status, kExitOk);
+  EXPECT_TRUE(finished);
+  EXPECT_THAT(told, ::testing::HasSubstr(
+                        "disk resize: interrupted: finishing, so that the image stays good\n"));
+}
+
+}  // namespace
+}  // namespace bothy::bothyctl
