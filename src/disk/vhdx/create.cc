@@ -140,9 +140,9 @@ Task<absl::Status> Create(Storage& storage, const CreateOptions& options) {
   if (fixed) {
     status = co_await WriteFixedBat(storage, bat, parameters.block_bytes, blocks_offset);
     CO_RETURN_IF_ERROR(status);
-    status = co_await SubmitAwaiter<Storage>(storage, Operation::kWriteZeroes, blocks_offset,
-                                             file_bytes - blocks_offset, std::span<const iovec>(),
-                                             true);
+    status =
+        co_await SubmitAwaiter<Storage>(storage, Operation::kWriteZeroes, blocks_offset,
+                                        file_bytes - blocks_offset, std::span<const iovec>(), true);
     CO_RETURN_IF_ERROR(status);
   }
   const std::vector<uint8_t> metadata = BuildMetadataRegion(parameters, locator);
