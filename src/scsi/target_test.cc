@@ -265,6 +265,7 @@ TEST_F(PauseTest, ADiskIsNotGivenAwayWhileItSettles) {
   RunPosted();
   EXPECT_NE(given, nullptr);
   EXPECT_TRUE(quiet);
+  disks_.erase(0);  // it is freed before the fixture
 }
 
 TEST_F(PauseTest, WhoWaitsForADiskHasItBeforeItSettles) {
@@ -281,6 +282,7 @@ TEST_F(PauseTest, WhoWaitsForADiskHasItBeforeItSettles) {
   EXPECT_NE(given, nullptr);
   EXPECT_TRUE(quiet);
   EXPECT_EQ(disk.flushes_to_settle, 1);
+  disks_.erase(0);  // it is freed before the fixture
 }
 
 TEST_F(PauseTest, HoldsCommandsBehindABarrierToo) {

@@ -196,23 +196,25 @@ TEST_F(DiskVerbsTest, CommitsToTheParentNextToTheChildOrToNone) {
     SCOPED_TRACE(ending);
     const std::string first = folder_ / ("first" + ending);
     const std::string second = folder_ / ("second" + ending);
+    const std::string base = absl::StrCat(first, "/base", ending);
+    const std::string child = absl::StrCat(first, "/child", ending);
+    const std::string base_copy = absl::StrCat(second, "/base", ending);
+    const std::string child_copy = absl::StrCat(second, "/child", ending);
     std::filesystem::create_directory(first);
-    RunOk({"create", first + "/base" + ending, "8M"});
-    RunOk({"convert", MakeRaw("some.raw", 8 * kMiB, 8), first + "/child" + ending, "--parent",
-           first + "/base" + ending});
+    RunOk({"create", base, "8M"});
+    RunOk({"convert", MakeRaw("some.raw", 8 * kMiB, 8), child, "--parent", base});
     std::filesystem::copy(first, second);
-    EXPECT_EQ(RunOk({"commit", second + "/child" + ending}),
-              absl::StrCat("committed into ", second, "/base", ending, "\n"));
+    EXPECT_EQ(RunOk({"commit", child_copy}), absl::StrCat("committed into ", base_copy, "\n"));
     // The base of the second folder becomes another disk.
-    RunOk({"create", second + "/base" + ending, "8M", "--force"});
-    const auto before = std::filesystem::last_write_time(first + "/base" + ending);
-    const Result refused = Run({"commit", second + "/child" + ending});
+    RunOk({"create", base_copy, "8M", "--force"});
+    const auto before = std::filesystem::last_write_time(base);
+    const Result refused = Run({"commit", child_copy});
     EXPECT_EQ(refused.status, 1);
     EXPECT_THAT(refused.error_output, HasSubstr("FailedPrecondition"));
-    EXPECT_THAT(refused.error_output, HasSubstr(second + "/base" + ending));
-    EXPECT_EQ(std::filesystem::last_write_time(first + "/base" + ending), before);
-    EXPECT_EQ(RunOk({"--json", "commit", first + "/child" + ending}),
-              absl::StrCat("{\n  \"committed_into\": \"", first, "/base", ending, "\"\n}\n"));
+    EXPECT_THAT(refused.error_output, HasSubstr(base_copy));
+    EXPECT_EQ(std::filesystem::last_write_time(base), before);
+    EXPECT_EQ(RunOk({"--json", "commit", child}),
+              absl::StrCat("{\n  \"committed_into\": \"", base, "\"\n}\n"));
   }
 }
 

@@ -133,6 +133,17 @@ Task<absl::StatusOr<std::unique_ptr<Storage>>> NewImageFile::Open(IoLoop& loop) 
   co_return storage;
 }
 
+// The name must still be that of the file that nobody else may use.
+absl::Status NewImageFile::CheckReplaced() const {
+  struct stat mine {};
+  struct stat there {};
+  if (::fstat(replaced_.get(), &mine) != 0) return ErrnoStatus(errno, path_);
+  if (::stat(path_.c_str(), &there) != 0) return ErrnoStatus(errno, path_);
+  if (mine.st_dev == there.st_dev && mine.st_ino == there.st_ino) return absl::OkStatus();
+  return absl::AbortedError(
+      absl::StrCat(path_, ": became another file meanwhile, which is left as it is"));
+}
+
 absl::Status NewImageFile::Publish() {
   RETURN_IF_ERROR(TakeOver());
   if (::fsync(fd_.get()) != 0) return ErrnoStatus(errno, absl::StrCat(path_, ": fsync"));
@@ -147,7 +158,8 @@ absl::Status NewImageFile::Publish() {
     }
   }
   int result;
-  if (existing_ == Existing::kReplace) {
+  if (replaced_) {
+    RETURN_IF_ERROR(CheckReplaced());
     result = ::rename(partial_path_.c_str(), path_.c_str());
   } else if (partial_path_.empty()) {
     result = ::linkat(AT_FDCWD, source.c_str(), AT_FDCWD, path_.c_str(), AT_SYMLINK_FOLLOW);

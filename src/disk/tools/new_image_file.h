@@ -51,6 +51,7 @@ class NewImageFile {
                std::string partial_path);
   // Mode and owner of what is replaced, for the new file.
   absl::Status TakeOver();
+  [[nodiscard]] absl::Status CheckReplaced() const;
 
   const std::string path_;
   const Existing existing_;

@@ -32,9 +32,9 @@ Task<absl::Status> DynamicDisk::LimitUncommitted() {
 }
 
 Task<absl::Status> DynamicDisk::CommitForGuest() {
-  const uint64_t failures_before = flush_.failures();
+  const uint64_t told = flush_.failures_told();
   absl::Status status = co_await Commit();
-  co_return flush_.Answer(failures_before, std::move(status));
+  co_return flush_.Answer(told, std::move(status));
 }
 
 Task<absl::Status> DynamicDisk::Commit() {
@@ -123,14 +123,14 @@ Task<absl::Status> DynamicDisk::Close() {
     absl::Status status = co_await parent_->Close();
     co_return status;
   }
-  const uint64_t failures_before = flush_.failures();
+  const uint64_t told = flush_.failures_told();
   absl::Status status = co_await Commit();
   if (status.ok()) {
     absl::Status trimmed = co_await space_.Reclaim(SIZE_MAX);
     if (trimmed.ok()) trimmed = co_await space_.Trim();
     status = trimmed;
   }
-  status = flush_.Answer(failures_before, std::move(status));
+  status = flush_.Answer(told, std::move(status));
   if (parent_ != nullptr) {
     absl::Status closed = co_await parent_->Close();
     if (status.ok()) status = closed;

@@ -12,15 +12,14 @@ Task<absl::Status> StorageFlush::Run() {
   if (!status.ok()) {
     ++failures_;
     last_failure_ = status;
-    untold_ = true;
   }
   ended_.WakeAll();
   co_return status;
 }
 
-absl::Status StorageFlush::Answer(uint64_t failures_before, absl::Status status) {
-  if (status.ok() && (untold_ || failures_ != failures_before)) status = last_failure_;
-  untold_ = false;
+absl::Status StorageFlush::Answer(uint64_t told, absl::Status status) {
+  if (status.ok() && failures_ > told) status = last_failure_;
+  if (!status.ok()) told_ = failures_;
   return status;
 }
 

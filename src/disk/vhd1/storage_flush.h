@@ -25,18 +25,19 @@ class StorageFlush {
   // Flushes the storage, after the flush that is under way.
   Task<absl::Status> Run();
 
-  // Flushes that have failed so far. Who flushes for the guest remembers it before, and answers
-  // with Answer: `status`, unless there is an error the guest has to hear of.
-  [[nodiscard]] uint64_t failures() const { return failures_; }
-  [[nodiscard]] absl::Status Answer(uint64_t failures_before, absl::Status status);
+  // When a flush of the guest's begins: the failures that others of its have told of.
+  [[nodiscard]] uint64_t failures_told() const { return told_; }
+  // When it ends with `status`: what it answers. The last failure, when there was one that the
+  // guest hadn't been told of when it began, else `status`.
+  [[nodiscard]] absl::Status Answer(uint64_t told, absl::Status status);
 
  private:
   Storage& storage_;
   bool running_ = false;
   WaitList ended_;
   uint64_t failures_ = 0;
+  uint64_t told_ = 0;  // of them
   absl::Status last_failure_;
-  bool untold_ = false;  // no flush of the guest has failed since
 };
 
 }  // namespace bothy::disk::vhd1

@@ -10,10 +10,14 @@
 //   const uint64_t told = file.failures_told();
 //   absl::Status status = ...;  // whatever makes things durable
 //   co_return file.AnswerFlush(told, std::move(status));
+//
+// They go one at a time: of two that overlap, the one that succeeds could end before the one that
+// was told the error. Those that come meanwhile share the next.
 #pragma once
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "disk/storage.h"
 
@@ -45,12 +49,26 @@ class FlushTrackingStorage final : public Storage {
   [[nodiscard]] absl::Status AnswerFlush(uint64_t told, absl::Status status);
 
  private:
-  class Flush;
+  class BaseFlush final : public Request {
+   public:
+    explicit BaseFlush(FlushTrackingStorage& storage) : storage_(storage) {
+      operation = Operation::kFlush;
+    }
+    void Complete(absl::Status status) override { storage_.EndFlush(status); }
+
+   private:
+    FlushTrackingStorage& storage_;
+  };
+  void BeginFlush();
+  void EndFlush(const absl::Status& status);
 
   Storage& base_;
-  uint64_t failures_ = 0;  // of flushes
-  uint64_t told_ = 0;      // of them
-  absl::Status failure_;   // the last one
+  BaseFlush flush_{*this};
+  std::vector<Request*> under_way_;  // that flush_ stands for; empty: none runs
+  std::vector<Request*> waiting_;    // for the next one
+  uint64_t failures_ = 0;            // of flushes
+  uint64_t told_ = 0;                // of them
+  absl::Status failure_;             // the last one
 };
 
 }  // namespace bothy::disk::vhdx

@@ -204,8 +204,9 @@ Task<absl::Status> VhdxDisk::BeginChanges() {
 // What is left are commits and the zeroing of freed space. A commit begins only within a request,
 // or within another one; its end has space zeroed, and the end of that begins nothing.
 Task<void> VhdxDisk::Settle() {
-  co_await tables_.WaitUntilIdle();
-  co_await space_.WaitUntilIdle();
+  // What failed is tried again by the next flush, which tells of it.
+  (void)co_await tables_.WaitUntilIdle();
+  (void)co_await space_.WaitUntilIdle();
   if (parent_ != nullptr) co_await parent_->Settle();
 }
 

@@ -317,7 +317,8 @@ TEST_F(VhdxDiskTest, AFlushTellsOfAHeaderThatWasNotFlushed) {
 
 // Whichever of them the storage told.
 TEST_F(VhdxDiskTest, AllFlushesInFlightTellOfOneThatFailed) {
-  for (int failing = 0; failing < 3; ++failing) {
+  // The first one's flush of the file, and the one that the two others share.
+  for (int failing = 0; failing < 2; ++failing) {
     SCOPED_TRACE(failing);
     Make({});
     OpenDisk();

@@ -7,9 +7,10 @@
 // sees how many follow (a probe), takes that for the depth, and gathers a part of it before each
 // interrupt from then on. Whenever fewer than expected came in time, the depth is what came.
 //
-// Patience is measured in the time between requests lately and never longer than kMostPatience. It
-// only looks at the clock when it is asked: its owner asks again in every round of its loop while
-// the answer is kWait, and doesn't want the doorbell rung meanwhile.
+// Patience for the next one is measured in the time between requests lately, and no interrupt is
+// held back longer than kLongestHold. It only looks at the clock when it is asked: its owner asks
+// again in every round of its loop while the answer is kWait, and doesn't want the doorbell rung
+// meanwhile.
 //
 // Times are of a steady clock, in ns. One thread.
 #pragma once
@@ -20,7 +21,8 @@ namespace bothy::virtio {
 
 class InterruptModeration {
  public:
-  static constexpr int64_t kMostPatience = 500'000;  // ns
+  static constexpr int64_t kMostPatience = 500'000;   // ns, for the next request
+  static constexpr int64_t kLongestHold = 2'000'000;  // ns, of an interrupt
   // Interrupts from one probe to the next.
   static constexpr uint32_t kProbeInterval = 64;
   // Of the depth, what is gathered: a fourth, so that the driver always has others under way.
@@ -51,6 +53,7 @@ class InterruptModeration {
   uint32_t gathered_ = 0;     // completed, and the driver doesn't know
   uint32_t until_probe_ = 8;  // interrupts; the first one comes early
   int64_t last_taken_ = 0;
+  int64_t first_gathered_ = 0;        // when the first of those was
   int64_t last_progress_ = 0;         // when one was last taken or given back
   int64_t interval_ = kMostPatience;  // between requests, a moving average
 };
