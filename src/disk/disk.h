@@ -89,7 +89,7 @@ class Disk {
 
   // Waits for what the format does on its own after requests have ended: metadata being committed,
   // space being given back. Unless there is a request, nothing changes in the file afterwards. No
-  // request may be in flight or come meanwhile. What fails here fails the next flush, too.
+  // request may be in flight or come meanwhile. What fails here the next flush makes good or tells.
   virtual Task<void> Settle() { co_return; }
 
   // Looks again at the image, whose file somebody grew (a raw file, a block device); geometry() is
