@@ -38,20 +38,6 @@ suite() {
   summary+=("$(printf '%-6s %s' "$name" "$closing")")
 }
 
-# run_again_after_triple_faults COMMAND...: where the lab's processors are emulated, guests die of triple faults now and then
-# that are no fault of what runs them (docs/lab.md), and nothing tells such a one from one that bothy broke. When all that
-# failed in the lab is of that kind, those tests run once more, in another lab, and that decides; it is told.
-run_again_after_triple_faults() {
-  local names=() pattern
-  mapfile -t names < <(awk -f devtools/triple_faults.awk "$(log_of "test lab")")
-  ((${#names[@]})) || return 0
-  if build/lab/kvm_probe; then return; fi
-  say "test lab: guests died of triple faults (docs/lab.md): ${names[*]}; once more, in another lab"
-  ((tests_failed -= ${#names[@]}, tests_run -= ${#names[@]})) || true
-  pattern=$(printf '%s\n' "${names[@]}" | sed 's/[.]/[.]/g' | paste -sd '|')
-  suite "lab again" 15 tests/lab/lab.py --labs 3 -- "$@" -R "^($pattern)\$"
-}
-
 # ctest_command PRESET LABEL OPTION...: sets `command` to the run of ctest. A test of several labels
 # carries them as one, joined by "+".
 ctest_command() {
@@ -113,7 +99,6 @@ run_test() {
   if [[ -v chosen[lab] ]]; then
     ctest_command release lab --timeout 600 "$@"
     suite lab 30 tests/lab/lab.py --labs 3 -- "${command[@]}"
-    run_again_after_triple_faults "${command[@]}"
   fi
 
   printf '\n'

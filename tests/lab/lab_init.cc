@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <linux/reboot.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
@@ -328,6 +329,16 @@ class Child {
   std::string pending_;
 };
 
+// The command, and all that it starts, stays off the CPUs below `lab.first_cpu`; lab.py says why.
+void LeaveFirstCpus() {
+  const auto first = first_process::CommandLineOption("lab.first_cpu");
+  if (!first) return;
+  cpu_set_t cpus;
+  if (sched_getaffinity(0, sizeof cpus, &cpus) != 0) Die("sched_getaffinity");
+  for (int cpu = 0; cpu < atoi(first->c_str()); ++cpu) CPU_CLR(cpu, &cpus);
+  if (sched_setaffinity(0, sizeof cpus, &cpus) != 0) Die("sched_setaffinity");
+}
+
 void SetTime(const std::string& nanoseconds) {
   const int64_t now = strtoll(nanoseconds.c_str(), nullptr, 10);
   const timespec time{now / 1'000'000'000, now % 1'000'000'000};
@@ -414,6 +425,7 @@ int main() {
   channel.Send('B', "modules " + loaded);
   MountRest();
   channel.Send('B', "ready " + Clock());
+  LeaveFirstCpus();
   const int status = Run(&channel);
   sync();
   channel.Send('X', std::to_string(status));

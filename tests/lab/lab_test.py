@@ -61,6 +61,8 @@ class LabTest(unittest.TestCase):
             "ip link add lab0 type bridge && ip tuntap add lab1 mode tap && ip link set lab1 master lab0",
             "modprobe vfio-pci && test -c /dev/vfio/vfio && test -d /sys/kernel/iommu_groups/0",
             "test $(nproc) -ge 2",
+            # An emulated CPU 0 is spare.
+            "! grep -qw lab.first_cpu=1 /proc/cmdline || grep -q '^Cpus_allowed_list:[[:space:]]*1-' /proc/self/status",
             f"test $(( $(date +%s) - {int(time.time())} )) -lt 200",
         ]
         done = lab("sh", "-ec", "\n".join(f"{check} || {{ echo failed: '{check}'; exit 1; }}" for check in checks),
