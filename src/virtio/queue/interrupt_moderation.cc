@@ -36,7 +36,7 @@ InterruptModeration::Decision InterruptModeration::Decide(int64_t now) {
   if (enough && !probes) return Interrupt();
   // One that comes late is as good as none, but a pace slower than any patience isn't worth a try.
   const int64_t patience = std::min(interval_ + interval_ / 2, kMostPatience);
-  const bool in_time = now - first_gathered_ < kLongestHold;
+  const bool in_time = now - first_gathered_ < (probes ? kLongestProbe : kLongestHold);
   if (in_time && now - last_progress_ < patience) return Decision::kWait;
   // A hiccup of the driver's isn't a new habit.
   depth_ = probes ? gathered_ : std::max(gathered_, depth_ / 2);

@@ -8,9 +8,10 @@
 // interrupt from then on. Whenever fewer than expected came in time, the depth is what came.
 //
 // Patience for the next one is measured in the time between requests lately, and no interrupt is
-// held back longer than kLongestHold. It only looks at the clock when it is asked: its owner asks
-// again in every round of its loop while the answer is kWait, and doesn't want the doorbell rung
-// meanwhile.
+// held back longer than kLongestHold, that of a probe kLongestProbe: a probe must see all that the
+// driver has to put there, however slow it is, but comes seldom. It only looks at the clock when it
+// is asked: its owner asks again in every round of its loop while the answer is kWait, and doesn't
+// want the doorbell rung meanwhile.
 //
 // Times are of a steady clock, in ns. One thread.
 #pragma once
@@ -21,8 +22,9 @@ namespace bothy::virtio {
 
 class InterruptModeration {
  public:
-  static constexpr int64_t kMostPatience = 500'000;   // ns, for the next request
-  static constexpr int64_t kLongestHold = 2'000'000;  // ns, of an interrupt
+  static constexpr int64_t kMostPatience = 500'000;     // ns, for the next request
+  static constexpr int64_t kLongestHold = 2'000'000;    // ns, of an interrupt
+  static constexpr int64_t kLongestProbe = 12'000'000;  // ns
   // Interrupts from one probe to the next.
   static constexpr uint32_t kProbeInterval = 64;
   // Of the depth, what is gathered: a fourth, so that the driver always has others under way.
