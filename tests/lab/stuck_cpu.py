@@ -1,9 +1,10 @@
 """Finds out whether an emulated CPU of the lab is stuck for good.
 
-QEMU 7.2's emulation of SVM now and then leaves a CPU with its global interrupt flag clear after a guest's exit, although the
-lab's KVM has executed STGI. The lab's kernel goes on until it has nothing to do, and then that CPU sleeps for ever: it is
-halted with interrupts enabled, an interrupt above its priority is pending in its local APIC, and it doesn't take it. No CPU
-is ever in that state for longer than a moment otherwise, so it proves that the emulator is at fault, not what runs in the lab.
+QEMU's emulation of SVM now and then leaves the first CPU with its global interrupt flag clear after a guest's exit, although the
+lab's KVM has executed STGI (docs/lab.md has the cause, and why no guest runs there any more). The lab's kernel goes on until it
+has nothing to do, and then that CPU sleeps for ever: it is halted with interrupts enabled, an interrupt above its priority is
+pending in its local APIC, and it doesn't take it. No CPU is ever in that state for longer than a moment otherwise, so it proves
+that the emulator is at fault, not what runs in the lab.
 """
 
 import json
