@@ -36,13 +36,6 @@ void CommandList::PushBack(Command& command) {
   last_ = &command;
 }
 
-void CommandList::PushFront(Command& command) {
-  command.next_ = first_;
-  command.previous_ = nullptr;
-  (first_ != nullptr ? first_->previous_ : last_) = &command;
-  first_ = &command;
-}
-
 void CommandList::Remove(Command& command) {
   (command.previous_ != nullptr ? command.previous_->next_ : first_) = command.next_;
   (command.next_ != nullptr ? command.next_->previous_ : last_) = command.previous_;

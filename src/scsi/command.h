@@ -128,7 +128,6 @@ class CommandList {
   [[nodiscard]] Command* first() const { return first_; }
   static Command* Next(const Command& command) { return command.next_; }
   void PushBack(Command& command);
-  void PushFront(Command& command);
   void Remove(Command& command);
   Command& PopFront();
 

@@ -73,10 +73,7 @@ void LogicalUnit::Execute(Command& command) {
   }
   command.unit_ = this;
   command.sequence_ = next_sequence_++;
-  if (command.input_.attribute == TaskAttribute::kHeadOfQueue) {
-    if (!head_waiting_.empty() || !MayRunAtHead(command)) return head_waiting_.PushBack(command);
-    TakeTurn(command);
-  } else if (waiting_.empty() && IsItsTurn(command)) {
+  if (waiting_.empty() && IsItsTurn(command)) {
     TakeTurn(command);
   } else {
     waiting_.PushBack(command);
@@ -91,20 +88,10 @@ bool LogicalUnit::IsItsTurn(const Command& command) const {
   return !alone || (running_.empty() && bulk_waiting_.empty());
 }
 
-bool LogicalUnit::MayRunAtHead(const Command& command) const {
-  if (host_.paused() || held_ || alone_running_) return false;
-  const bool alone = command.entry_ != nullptr && command.entry_->has(kAlone);
-  return !alone || running_.empty();
-}
-
 void LogicalUnit::TakeTurn(Command& command) {
   const bool bulk = command.entry_ != nullptr && command.entry_->has(kBulk);
-  if (!bulk || !bulk_running_) return Run(command);
-  if (command.input_.attribute == TaskAttribute::kHeadOfQueue) {
-    bulk_waiting_.PushFront(command);
-  } else {
-    bulk_waiting_.PushBack(command);
-  }
+  if (bulk && bulk_running_) return bulk_waiting_.PushBack(command);
+  Run(command);
 }
 
 void LogicalUnit::StartWaiting() {
@@ -113,9 +100,7 @@ void LogicalUnit::StartWaiting() {
   if (starting_) return;
   starting_ = true;
   while (true) {
-    if (!head_waiting_.empty() && MayRunAtHead(*head_waiting_.first())) {
-      TakeTurn(head_waiting_.PopFront());
-    } else if (!bulk_waiting_.empty() && !bulk_running_ && MayRun()) {
+    if (!bulk_waiting_.empty() && !bulk_running_ && MayRun()) {
       Run(bulk_waiting_.PopFront());
     } else if (!waiting_.empty() && IsItsTurn(*waiting_.first())) {
       TakeTurn(waiting_.PopFront());
@@ -133,7 +118,7 @@ void LogicalUnit::Run(Command& command) {
   statistics_->in_flight.Add(1);
   const CommandEntry* entry = command.entry_;
   if (entry != nullptr) {
-    if (entry->has(kAlone)) barrier_running_ = alone_running_ = true;
+    if (entry->has(kAlone)) barrier_running_ = true;
     if (entry->has(kBulk)) bulk_running_ = true;
   }
   if (command.input_.attribute == TaskAttribute::kOrdered) barrier_running_ = true;
@@ -193,8 +178,7 @@ void LogicalUnit::End(Command& command) {
   running_.Remove(command);
   command.unit_ = nullptr;
   const CommandEntry* entry = command.entry_;
-  // One that is alone was the last; beside an ordered one may be others, of head of queue.
-  if (running_.empty()) barrier_running_ = alone_running_ = false;
+  if (running_.empty()) barrier_running_ = false;  // one that is alone was the last
   if (entry != nullptr && entry->has(kBulk)) bulk_running_ = false;
   statistics_->in_flight.Subtract(1);
   command.Complete();

@@ -66,7 +66,7 @@ class LogicalUnit {
   bool WhenAborted(std::function<void()> done);
   [[nodiscard]] bool Knows(uint64_t tag) const;
   [[nodiscard]] bool empty() const {
-    return head_waiting_.empty() && waiting_.empty() && bulk_waiting_.empty() && running_.empty();
+    return waiting_.empty() && bulk_waiting_.empty() && running_.empty();
   }
   // Calls `idle` now when nothing is under way, or posts it when nothing is any more.
   void WhenIdle(std::function<void()> idle);
@@ -109,13 +109,8 @@ class LogicalUnit {
   void PostIdleWaits();
 
   // The course of a command.
-  [[nodiscard]] bool MayRun() const {
-    return !host_.paused() && !held_ && !barrier_running_ && head_waiting_.empty();
-  }
-  // Of a command in its order; a head of queue command heeds no other's (SAM-5, 8.6.3), but one
-  // that is alone is.
+  [[nodiscard]] bool MayRun() const { return !host_.paused() && !held_ && !barrier_running_; }
   [[nodiscard]] bool IsItsTurn(const Command& command) const;
-  [[nodiscard]] bool MayRunAtHead(const Command& command) const;
   void TakeTurn(Command& command);
   void Run(Command& command);
   void Dispatch(Command& command);
@@ -231,13 +226,11 @@ class LogicalUnit {
   std::vector<Condition> attentions_{kPowerOn};
 
   // The task set.
-  CommandList head_waiting_;  // of head of queue, for what is alone to end, or to be alone
   CommandList waiting_;       // for their turn
   CommandList bulk_waiting_;  // had their turn, wait for the private memory
   CommandList running_;
   uint64_t next_sequence_ = 1;
   bool barrier_running_ = false;  // an ordered command, or one that must be alone
-  bool alone_running_ = false;    // one that must be alone
   bool bulk_running_ = false;     // a command that has the private memory
   bool starting_ = false;         // within StartWaiting
   bool held_ = false;             // the medium is out, or on its way

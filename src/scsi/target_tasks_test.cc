@@ -70,22 +70,6 @@ TEST_F(TasksTest, WhatHasNotStartedEndsAtOnce) {
   ExpectGood(behind);
 }
 
-TEST_F(TasksTest, HeadOfQueueCommandsThatWaitAreKnownAndAborted) {
-  Begin({.lun = 0,
-         .tag = 1,
-         .cdb = Cdb(0x89, 16).Put8(13, 1),
-         .data_out = std::vector<uint8_t>(1024)});
-  const TestCommand& waiting = Read(2, TaskAttribute::kHeadOfQueue);
-  const TestCommand& kept = Read(3, TaskAttribute::kHeadOfQueue);
-  Manage(TaskFunction::kQueryTask, 2);
-  EXPECT_EQ(response_, TaskResponse::kSucceeded);
-  Manage(TaskFunction::kAbortTask, 2);
-  ExpectAborted(waiting);
-  EXPECT_EQ(response_, TaskResponse::kComplete);
-  Settle();
-  ExpectGood(kept);
-}
-
 TEST_F(TasksTest, AbortingATaskSetLeavesOtherUnitsAlone) {
   Attach(1, TestDisk("/images/b.img"));
   Run({.lun = 0, .cdb = {0x00}});

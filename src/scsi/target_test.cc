@@ -100,67 +100,6 @@ TEST_F(TargetTest, OrderedCommandsStandBetweenTheOthers) {
   ExpectGood(after);
 }
 
-TEST_F(TargetTest, HeadOfQueueCommandsWaitForNoOther) {
-  disk::FakeDisk& disk = Attach(0);
-  const std::vector<uint8_t> data = Pattern(512, 1);
-  TestCommand::Shape shape = WriteOf(0, data);
-  const TestCommand& running = Begin(shape);
-  shape.attribute = TaskAttribute::kOrdered;
-  const TestCommand& ordered = Begin(shape);
-  const TestCommand& behind = Begin(WriteOf(0, data));
-  shape = ReadOf(0);
-  shape.attribute = TaskAttribute::kHeadOfQueue;
-  // It passes what waits, the ordered one among them.
-  const TestCommand& first = Begin(shape);
-  EXPECT_EQ(disk.storage().waiting(), 2U);
-  disk.Pump();
-  EXPECT_TRUE(running.done());
-  EXPECT_FALSE(ordered.done());
-  disk.Pump();
-  ExpectGood(first);
-  EXPECT_EQ(disk.storage().waiting(), 1U);  // the ordered one
-  // And begins beside an ordered one that is under way.
-  const TestCommand& second = Begin(shape);
-  EXPECT_EQ(disk.storage().waiting(), 2U);
-  disk.Pump();
-  EXPECT_TRUE(ordered.done());
-  EXPECT_FALSE(second.done());
-  EXPECT_FALSE(behind.done());
-  Settle();
-  ExpectGood(second);
-  ExpectGood(behind);
-}
-
-// COMPARE AND WRITE: nobody comes between its reading and its writing.
-TEST_F(TargetTest, WhatMustBeAloneIsEvenWithHeadOfQueueCommands) {
-  disk::FakeDisk& disk = Attach(0);
-  const std::vector<uint8_t> zeros(512);
-  std::vector<uint8_t> both = zeros;
-  both.resize(1024, 0xAB);
-  TestCommand::Shape compare = {.lun = 0,
-                                .attribute = TaskAttribute::kHeadOfQueue,
-                                .cdb = Cdb(0x89, 16).Put8(13, 1),
-                                .data_out = both};
-  TestCommand::Shape read = ReadOf(0);
-  const TestCommand& before = Begin(read);
-  const TestCommand& alone = Begin(compare);
-  read.attribute = TaskAttribute::kHeadOfQueue;
-  const TestCommand& head = Begin(read);
-  const TestCommand& simple = Begin(ReadOf(0));
-  EXPECT_EQ(disk.storage().waiting(), 1U);
-  disk.Pump();
-  EXPECT_TRUE(before.done());
-  while (!alone.done()) {
-    EXPECT_EQ(disk.storage().waiting(), 1U);
-    ASSERT_TRUE(Step());
-  }
-  ExpectGood(alone);
-  Settle();
-  for (const TestCommand* after : {&head, &simple}) {
-    EXPECT_EQ(after->data_in(), std::vector<uint8_t>(512, 0xAB));
-  }
-}
-
 TEST_F(TargetTest, OneCommandAtATimeHasThePrivateMemory) {
   disk::FakeDisk& disk = Attach(0);
   for (int i = 0; i < 5; ++i) Begin({.lun = 0, .cdb = Cdb(0x2F, 10).Put16(7, 8)});
