@@ -40,9 +40,9 @@ Task<absl::StatusOr<Extent>> DynamicDisk::MapExtent(uint64_t offset) {
   Extent extent;
   extent.length = located.piece.length;
   if (located.present) {
-    if (storage_->fd() < 0) co_return extent;
+    if (storage_.fd() < 0) co_return extent;
     extent.kind = Extent::Kind::kFile;
-    extent.fd = storage_->fd();
+    extent.fd = storage_.fd();
     extent.file_offset = DataOffset(located.placement.location, located.piece.within);
     extent.writable = !geometry_.read_only;
     co_return extent;
