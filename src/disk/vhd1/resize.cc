@@ -41,6 +41,19 @@ Task<absl::StatusOr<bool>> AllZero(Storage& storage, uint64_t begin, uint64_t en
   co_return true;
 }
 
+uint64_t RoundUpToSector(uint64_t bytes) {
+  return (bytes + kSectorBytes - 1) / kSectorBytes * kSectorBytes;
+}
+
+// The last one only. Durable on return.
+Task<absl::Status> WriteFooter(Storage& storage, const Footer& footer, uint64_t offset) {
+  const auto bytes = footer.Encode();
+  const std::span<const uint8_t> data(bytes);
+  absl::Status status = co_await WriteAt(storage, offset, data);
+  if (status.ok()) status = co_await Flush(storage);
+  co_return status;
+}
+
 Task<absl::Status> ResizeFixed(Storage& storage, const Image& image, const ResizeOptions& options) {
   const uint64_t old_size = image.disk_bytes();
   if (options.size_bytes < old_size && !options.discard_data) {
@@ -48,15 +61,28 @@ Task<absl::Status> ResizeFixed(Storage& storage, const Image& image, const Resiz
     if (!zero.ok()) co_return zero.status();
     if (!*zero) co_return WouldCut(options.size_bytes);
   }
-  // Growing, the new footer extends the file: were it lost, Repair would find the old one.
-  // Shrinking, it is there before the end is cut off.
-  const Footer footer = Resized(image.footer, options.size_bytes);
-  absl::Status status = co_await WriteFooters(storage, footer, options.size_bytes);
-  CO_RETURN_IF_ERROR(status);
+  // A footer at the file's end with the new size is the change; before it and after it the image is
+  // a good one with room behind the disk. So the footer is first brought to where it can be for
+  // both sizes, on a sector of its own.
+  const uint64_t old_end = image.footer_offset + kFooterBytes;
+  uint64_t footer_at = image.footer_offset;
+  absl::Status status;
+  if (options.size_bytes > footer_at || footer_at % kSectorBytes != 0) {
+    footer_at = std::max(options.size_bytes, RoundUpToSector(old_end));
+    status = co_await WriteFooter(storage, image.footer, footer_at);
+    CO_RETURN_IF_ERROR(status);
+  }
   if (options.size_bytes > old_size) {
-    const uint64_t end = std::min(image.footer_offset + kFooterBytes, options.size_bytes);
-    if (end > old_size) status = co_await WriteZeroes(storage, old_size, end - old_size);
+    // What was behind the disk, the old footer too, isn't to become part of it.
+    status =
+        co_await WriteZeroes(storage, old_size, std::min(old_end, options.size_bytes) - old_size);
     if (status.ok()) status = co_await Flush(storage);
+    CO_RETURN_IF_ERROR(status);
+  }
+  const Footer footer = Resized(image.footer, options.size_bytes);
+  status = co_await WriteFooter(storage, footer, footer_at);
+  if (status.ok() && footer_at != options.size_bytes) {
+    status = co_await WriteFooters(storage, footer, options.size_bytes);
   }
   co_return status;
 }
@@ -253,11 +279,16 @@ Task<absl::Status> ResizeImage(Storage& storage, const ResizeOptions& options) {
     co_return absl::FailedPreconditionError("has problems; repair it first");
   }
   absl::Status status;
-  if (options.size_bytes == found.image->disk_bytes()) {
+  const bool fixed = found.footer->type == DiskType::kFixed;
+  // A fixed image may have room behind the disk, as an interrupted shrink leaves it. Unless
+  // programs differ on where the disk ends it is nobody's.
+  const bool room_left = fixed && found.image->footer_offset != options.size_bytes &&
+                         found.footer->current_size == options.size_bytes;
+  if (options.size_bytes == found.image->disk_bytes() && !room_left) {
     if (bad) status = co_await WriteFooters(storage, found.image->footer, found.data_end);
     co_return status;
   }
-  if (found.footer->type == DiskType::kFixed) {
+  if (fixed) {
     status = co_await ResizeFixed(storage, *found.image, options);
   } else {
     status = co_await ResizeDynamic(storage, options, found);
@@ -280,7 +311,7 @@ Task<absl::Status> Relink(Storage& storage, const ParentSpelling& parent) {
     absl::StatusOr<std::vector<EncodedLocator>> locators = EncodeParentPaths(parent);
     if (!locators.ok()) co_return locators.status();
     // New paths never overwrite what the header refers to: until it is written the old ones hold.
-    uint64_t end = (image.footer_offset + kSectorBytes - 1) / kSectorBytes * kSectorBytes;
+    uint64_t end = RoundUpToSector(image.footer_offset);
     const uint64_t begin = end;
     for (const EncodedLocator& locator : *locators) end += locator.entry.data_space;
     absl::Status status = co_await WriteFooters(storage, image.footer, end);

@@ -96,8 +96,8 @@ struct ResizeOptions {
 };
 // A footer that differs from its copy, as an interrupted one leaves them, is put right. New space
 // reads as zero (of a differencing image: as its parent, zero past that one's end), also after a
-// Resize that was interrupted. One of a dynamic or differencing image that is interrupted leaves
-// the old size or the new one.
+// Resize that was interrupted. One that is interrupted leaves the old size or the new one, and of a
+// fixed image perhaps room behind the disk, which the same call again, or a later one, gives back.
 Task<absl::Status> Resize(Storage& storage, const ResizeOptions& options);
 
 // Changes what a differencing image says of its parent; paths that are empty stay as they are, and
