@@ -101,7 +101,7 @@ struct ResizeOptions {
 };
 // Children of the image are good no longer, unless they know next_linkage: the DataWriteGuid
 // changes. New space reads as zero (of a differencing image: as its parent, zero past that one's
-// end).
+// end). DataLoss, and nothing is changed, when an entry of the BAT can't be true.
 Task<absl::Status> Resize(Storage& storage, const ResizeOptions& options);
 
 // Changes what a differencing image says of its parent; paths that are empty stay as they are.

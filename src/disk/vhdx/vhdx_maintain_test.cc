@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <functional>
+
 #include "disk/vhdx/bat.h"
 #include "disk/vhdx/image_file.h"
 #include "disk/vhdx/test_images.h"
@@ -346,6 +348,54 @@ TEST_F(VhdxMaintainTest, GrowingClearsEntriesThatOthersLeft) {
     EXPECT_EQ(ReadDisk(7 * kMiB1, kMiB1), inherited);
     EXPECT_EQ(ReadDisk(3 * kMiB1, 4096), Pattern(4096, 1));
     EXPECT_TRUE(CheckFile().sound());
+  }
+}
+
+// Entries that would have a table, or another block's data, cleared as the end of the last block.
+TEST_F(VhdxMaintainTest, ResizingRefusesABatThatCannotBe) {
+  const uint64_t size = 8 * kMiB1 + 4096;
+  struct Case {
+    const char* name;
+    Type type;
+    uint64_t index;
+    std::function<BatEntry(const BatLayout&)> entry;
+  };
+  const auto at_the_bat = [](const BatLayout& bat) {
+    return BatEntry(BlockState::kFullyPresent, bat.PageOffset(0));
+  };
+  const auto outside = [](const BatLayout&) {
+    return BatEntry(BlockState::kFullyPresent, uint64_t{1} << 40);
+  };
+  const auto partial = [this](const BatLayout&) {
+    return BatEntry(BlockState::kPartiallyPresent, Entry(0).file_offset());
+  };
+  const auto shared = [this](const BatLayout&) { return Entry(0); };
+  const Case cases[] = {
+      {"on the BAT", Type::kDynamic, 8, at_the_bat},
+      {"outside", Type::kDynamic, 8, outside},
+      {"on another block", Type::kDynamic, 8, shared},
+      {"partial without a parent", Type::kDynamic, 8, partial},
+      {"bitmap on the BAT", Type::kDifferencing, 4096, at_the_bat},
+      {"a block that isn't the last", Type::kDynamic, 3, at_the_bat},
+  };
+  for (const Case& bad : cases) {
+    SCOPED_TRACE(bad.name);
+    Make({.type = bad.type, .disk_bytes = size});
+    WriteDisk(0, Pattern(kMiB1, 9));
+    // Partly there, in an image with a parent.
+    WriteDisk(8 * kMiB1, Pattern(512, 5));
+    SetEntry(bad.index, bad.entry(Bat()));
+    const MemoryStorage::Chunks before = file().chunks();
+    for (const uint64_t to : {size + kMiB1, size - 4096}) {
+      const absl::Status status = ResizeTo(to, true);
+      EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+      EXPECT_THAT(std::string(status.message()), HasSubstr("; repair the image first"));
+      EXPECT_TRUE(file().chunks() == before);
+    }
+    ASSERT_TRUE(Await(Repair(file()), file()).ok());
+    EXPECT_TRUE(ResizeTo(size + kMiB1).ok());
+    EXPECT_TRUE(CheckFile().sound());
+    EXPECT_EQ(ReadDisk(0, kMiB1), Pattern(kMiB1, 9));
   }
 }
 
