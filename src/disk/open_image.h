@@ -39,7 +39,8 @@ Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenImage(IoLoop& loop, std::string 
 
 // The file of a parent. The first of the paths at which there is something decides, whatever that
 // turns out to be: were a file passed over that isn't what the child was made for, another folder's
-// image could be taken for it. NotFound names the child and the paths that were tried.
+// image could be taken for it. Relative ones are meant from the child's folder; of a child that is
+// a symbolic link, from that of its file. NotFound names the child and the paths that were tried.
 Task<absl::StatusOr<std::unique_ptr<Storage>>> OpenParentFile(IoLoop& loop,
                                                               ParentReference reference,
                                                               bool read_only);

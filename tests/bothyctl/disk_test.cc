@@ -442,6 +442,32 @@ TEST_F(DiskVerbsTest, KeepsTheModeOfWhatItReplaces) {
   EXPECT_EQ(mode(folder_ / "flat.raw"), 0600U);
 }
 
+// What a link leads to is made, and that is found from its own folder.
+TEST_F(DiskVerbsTest, AChildMadeThroughALinkNamesItsParentFromWhereItLies) {
+  for (const std::string ending : {".vhd", ".vhdx"}) {
+    SCOPED_TRACE(ending);
+    const std::string store = folder_ / ("store" + ending);
+    const std::string base = absl::StrCat(store, "/images/base", ending);
+    const std::string child = absl::StrCat(store, "/images/child", ending);
+    const std::string link = absl::StrCat(store, "/link", ending);
+    std::filesystem::create_directories(absl::StrCat(store, "/images"));
+    RunOk({"create", base, "8M"});
+    RunOk({"create", child, "8M"});
+    std::filesystem::create_symlink(absl::StrCat("images/child", ending), link);
+    RunOk({"create", link, "--parent", base, "--force"});
+    EXPECT_TRUE(std::filesystem::is_symlink(link));
+    // Without what the absolute path leads to.
+    const std::string moved = folder_ / ("moved" + ending);
+    std::filesystem::rename(store, moved);
+    const std::string moved_base = absl::StrCat(moved, "/images/base", ending);
+    EXPECT_THAT(RunOk({"info", absl::StrCat(moved, "/images/child", ending)}),
+                HasSubstr(moved_base));
+    // Nor does another file there count for whoever opens the link.
+    RunOk({"create", absl::StrCat(moved, "/base", ending), "8M"});
+    EXPECT_THAT(RunOk({"info", absl::StrCat(moved, "/link", ending)}), HasSubstr(moved_base));
+  }
+}
+
 TEST_F(DiskVerbsTest, TellsFormatsByNameAndContents) {
   std::ofstream(folder_ / "bad.vhdx") << std::string(8192, 'x');
   std::ofstream(folder_ / "bad.vhd") << std::string(8192, 'x');
