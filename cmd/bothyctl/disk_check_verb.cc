@@ -151,7 +151,8 @@ int CheckDisk(const Globals& globals, const Arguments& arguments, bool repair) {
   CheckReport report;
   bool damaged = false;
   const int status =
-      RunDiskTask(repair ? "repair" : "check", repair ? OnSignal::kFinish : OnSignal::kDie,
+      RunDiskTask({.name = repair ? "repair" : "check",
+                   .on_signal = repair ? OnSignal::kFinish : OnSignal::kDie},
                   [&](DiskTaskContext& context) {
                     return Check(context, arguments, repair, globals.json, report, damaged);
                   });

@@ -121,7 +121,7 @@ void AddDiskInfoVerb(CommandLine& commands, CLI::App* disk) {
   AddImagePath(*verb, "path", &arguments->path, "The image")->required();
   AddFormatFlag(*verb, &arguments->format);
   commands.OnVerb(verb, [arguments](const Globals& globals) -> int {
-    return RunDiskTask("info", OnSignal::kDie, [&](DiskTaskContext& context) {
+    return RunDiskTask({.name = "info"}, [&](DiskTaskContext& context) {
       return Describe(context, *arguments, globals.json);
     });
   });

@@ -46,7 +46,7 @@ void AddDiskResizeVerb(CommandLine& commands, CLI::App* disk) {
   AddFormatFlag(*verb, &arguments->format);
   verb->add_flag("--shrink", arguments->shrink, "Cut off what lies past the new size");
   commands.OnVerb(verb, [arguments](const Globals&) {
-    return RunDiskTask("resize", OnSignal::kFinish,
+    return RunDiskTask({.name = "resize", .on_signal = OnSignal::kFinish},
                        [&](DiskTaskContext& context) { return Resize(context, *arguments); });
   });
 }

@@ -35,14 +35,27 @@ TEST(DiskTaskTest, FinishesWhatMustNotBeLeftHalfDone) {
   const std::string path = folder.WriteText("a", "x");
   bool finished = false;
   ::testing::internal::CaptureStderr();
-  const int status = RunDiskTask("resize", OnSignal::kFinish, [&](DiskTaskContext& context) {
-    return Interrupted(context, path, finished);
-  });
+  const int status =
+      RunDiskTask({.name = "resize", .on_signal = OnSignal::kFinish},
+                  [&](DiskTaskContext& context) { return Interrupted(context, path, finished); });
   const std::string told = ::testing::internal::GetCapturedStderr();
   EXPECT_EQ(status, kExitOk);
   EXPECT_TRUE(finished);
   EXPECT_THAT(told, ::testing::HasSubstr(
                         "disk resize: interrupted: finishing, so that the image stays good\n"));
+}
+
+TEST(DiskTaskTest, NamesTheSizeAsTheVerbDoes) {
+  for (const std::string name : {"SIZE", "--size"}) {
+    ::testing::internal::CaptureStderr();
+    const int status = RunDiskTask({.name = "convert", .size_name = name},
+                                   [](DiskTaskContext&) -> Task<absl::Status> {
+                                     co_return absl::InvalidArgumentError("size_bytes: too small");
+                                   });
+    EXPECT_EQ(status, kExitUsage);
+    EXPECT_THAT(::testing::internal::GetCapturedStderr(),
+                ::testing::HasSubstr("InvalidArgument: " + name + ": too small"));
+  }
 }
 
 }  // namespace

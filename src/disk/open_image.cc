@@ -99,7 +99,7 @@ Task<absl::Status> RefuseForeign(Storage& storage) {
   for (const ForeignFormat& format : kForeignFormats) {
     if (!begin.substr(format.offset).starts_with(format.magic)) continue;
     co_return absl::InvalidArgumentError(
-        absl::StrCat(storage.path(), ": is a ", std::string(format.name),
+        absl::StrCat(storage.path(), ": begins as a ", std::string(format.name),
                      " image, which isn't supported; `qemu-img convert` makes it one that is"));
   }
   co_return absl::OkStatus();

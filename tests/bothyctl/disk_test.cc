@@ -314,6 +314,10 @@ TEST_F(DiskVerbsTest, NamesTheFlagWhoseValueTheFormatRefuses) {
     EXPECT_EQ(refused.status, 2) << refused.error_output;
     EXPECT_THAT(refused.error_output, HasSubstr(std::string("InvalidArgument: ") + wrong.flag));
   }
+  const Result smaller =
+      Run({"convert", folder_ / "base.vhdx", folder_ / "a.vhd", "--size", "32M"});
+  EXPECT_EQ(smaller.status, 2);
+  EXPECT_THAT(smaller.error_output, HasSubstr("InvalidArgument: --size: 33554432 bytes is less"));
   EXPECT_EQ(Run({"resize", folder_ / "base.vhd", "3T"}).status, 2);
   EXPECT_THAT(Files(), ::testing::UnorderedElementsAre("base.vhdx", "base.vhd"));
 }
@@ -490,6 +494,10 @@ TEST_F(DiskVerbsTest, TellsFormatsByNameAndContents) {
     EXPECT_THAT(refused.error_output, HasSubstr("qemu-img convert"));
     RunOk({"convert", folder_ / name, folder_ / "b.vhdx", "--source-format", "raw", "--force"});
   }
+  EXPECT_THAT(Run({"info", folder_ / "a.img"}).error_output,
+              HasSubstr("a.img: begins as a qcow2 image, which isn't supported; `qemu-img convert` "
+                        "makes it one that is; --format raw takes it as it is"));
+  RunOk({"info", folder_ / "a.img", "--format", "raw"});
   const Result parent = Run({"create", folder_ / "c.vhdx", "--parent", folder_ / "a.qcow2"});
   EXPECT_EQ(parent.status, 2);
   EXPECT_THAT(parent.error_output, HasSubstr("InvalidArgument: --parent: "));
