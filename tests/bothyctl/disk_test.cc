@@ -109,7 +109,7 @@ TEST_F(DiskVerbsTest, ConvertsBetweenAllFormats) {
     words.insert(words.end(), from.flags.begin(), from.flags.end());
     EXPECT_EQ(RunOk(words), "");
     ExpectSame(from, first, raw);
-    if (from.qemu != "raw") RunOk({"check", first});
+    RunOk({"check", first});
     for (const Kind& to : kKinds) {
       if (to.name == from.name) continue;
       SCOPED_TRACE(absl::StrCat(from.name, " to ", to.name));
@@ -235,6 +235,21 @@ TEST_F(DiskVerbsTest, ChecksAndRepairs) {
   std::ofstream(folder_ / "none.vhdx") << "no image";
   EXPECT_EQ(Run({"repair", folder_ / "none.vhdx", "--format", "VHDX"}).status, 6);
   EXPECT_EQ(Run({"check", folder_ / "missing.vhd"}).status, 1);
+}
+
+TEST_F(DiskVerbsTest, SaysOfARawImageWhatCanBeSaid) {
+  const std::string path = folder_ / "a.img";
+  RunOk({"create", path, "8M"});
+  EXPECT_EQ(RunOk({"check", path}), path + ": good as far as can be told, a raw file of 8 MiB\n");
+  EXPECT_THAT(RunOk({"check", path, "--json"}), HasSubstr("\"raw\": \"file\""));
+  EXPECT_THAT(RunOk({"repair", path}), HasSubstr(path + ": is raw: there is nothing to repair\n"));
+  std::filesystem::resize_file(path, 1000);
+  const Result part = Run({"check", path});
+  EXPECT_EQ(part.status, 6);
+  EXPECT_THAT(part.output, HasSubstr("grow it to 1024 with truncate -s"));
+  EXPECT_EQ(Run({"repair", path}).status, 6);
+  EXPECT_EQ(std::filesystem::file_size(path), 1000U);
+  EXPECT_EQ(Run({"check", folder_ / "none.img"}).status, 1);
 }
 
 TEST_F(DiskVerbsTest, ResizesWithoutCuttingDataOff) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cerrno>
 #include <filesystem>
 #include <utility>
 #include <vector>
@@ -67,6 +68,40 @@ Task<absl::Status> CreateRaw(Storage& storage, const ImageSpec& spec) {
   }
   absl::Status status = co_await storage.Resize(spec.size_bytes);
   co_return status;
+}
+
+// One of whole sectors whose ends can be read. Reading all of it would tell more, and take as long
+// as a copy does.
+Task<absl::StatusOr<CheckReport>> CheckRaw(Storage& storage) {
+  CheckReport report;
+  struct stat status {};
+  if (::fstat(storage.fd(), &status) != 0) co_return ErrnoStatus(errno, storage.path());
+  report.raw = S_ISBLK(status.st_mode) ? "block device" : "file";
+  const uint64_t size = storage.size();
+  const uint64_t sector = storage.logical_block_bytes();
+  report.file_bytes = report.allocated_bytes = report.block_size_bytes = size;
+  report.blocks_total = report.blocks_allocated = 1;
+  if (size == 0 || size % sector != 0) {
+    report.Add({.severity = Severity::kError,
+                .offset = size,
+                .field = "size",
+                .message = absl::StrCat(size, " bytes are no disk of whole sectors of ", sector,
+                                        " bytes; grow it to ", (size / sector + 1) * sector,
+                                        " with truncate -s"),
+                .repairable = false});
+    co_return report;
+  }
+  std::vector<uint8_t> bytes(sector);
+  for (const uint64_t at : {uint64_t{0}, size - sector}) {
+    const absl::Status read = co_await ReadAt(storage, at, std::span<uint8_t>(bytes));
+    if (read.ok()) continue;
+    report.Add({.severity = Severity::kError,
+                .offset = at,
+                .field = "data",
+                .message = std::string(read.message()),
+                .repairable = false});
+  }
+  co_return report;
 }
 
 Task<absl::Status> ResizeRaw(Storage& storage, uint64_t size_bytes, bool discard_data) {
@@ -267,8 +302,11 @@ Task<absl::StatusOr<CheckReport>> CheckImage(IoLoop& loop, const std::string& pa
   absl::StatusOr<std::unique_ptr<Storage>> storage =
       co_await OpenHostStorage(loop, std::move(options));
   if (!storage.ok()) co_return storage.status();
-  absl::StatusOr<CheckReport> report = absl::UnimplementedError(
-      absl::StrCat(path, ": is raw, which has nothing that could be checked"));
+  absl::StatusOr<CheckReport> report;
+  if (type == ImageType::kRaw) {
+    report = co_await CheckRaw(**storage);
+    co_return report;
+  }
   if (type == ImageType::kVhd1) report = co_await vhd1::Check(**storage, progress);
   if (type == ImageType::kVhdx) report = co_await vhdx::Check(**storage, progress);
   if (!report.ok()) co_return report;
@@ -292,13 +330,16 @@ Task<absl::StatusOr<CheckReport>> CheckImage(IoLoop& loop, const std::string& pa
 
 Task<absl::StatusOr<CheckReport>> RepairImage(IoLoop& loop, const std::string& path, ImageType type,
                                               const TableProgress& progress) {
+  absl::StatusOr<CheckReport> report;
+  if (type == ImageType::kRaw) {
+    report = co_await CheckImage(loop, path, type, progress);
+    co_return report;
+  }
   HostStorageOptions options;
   options.path = path;
   absl::StatusOr<std::unique_ptr<Storage>> storage =
       co_await OpenHostStorage(loop, std::move(options));
   if (!storage.ok()) co_return storage.status();
-  absl::StatusOr<CheckReport> report = absl::UnimplementedError(
-      absl::StrCat(path, ": is raw, which has nothing that could be repaired"));
   if (type == ImageType::kVhd1) report = co_await vhd1::Repair(**storage, progress);
   if (type == ImageType::kVhdx) report = co_await vhdx::Repair(**storage, progress);
   if (!report.ok()) co_return NamedOnce(report.status(), path);

@@ -83,10 +83,11 @@ Task<absl::StatusOr<Look>> LookAt(IoLoop& loop, const Source& source);
 
 using TableProgress = std::function<void(uint64_t done, uint64_t total)>;
 
-// Unimplemented for raw images, which have nothing to check. Parents aren't looked at, but one that
-// can't be opened is a problem.
+// Parents aren't looked at, but one that can't be opened is a problem. Of a raw image there is
+// little to be said: that it is whole sectors, of which the first and the last can be read.
 Task<absl::StatusOr<CheckReport>> CheckImage(IoLoop& loop, const std::string& path, ImageType type,
                                              const TableProgress& progress);
+// Nothing of a raw image is changed.
 Task<absl::StatusOr<CheckReport>> RepairImage(IoLoop& loop, const std::string& path, ImageType type,
                                               const TableProgress& progress);
 // FailedPrecondition when data would be cut off and `discard_data` isn't set.
