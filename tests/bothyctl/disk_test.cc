@@ -461,6 +461,14 @@ TEST_F(DiskVerbsTest, KeepsTheModeOfWhatItReplaces) {
   EXPECT_EQ(mode(folder_ / "flat.raw"), 0600U);
 }
 
+TEST_F(DiskVerbsTest, ListsThePathsOfAParentAsTheImageSpellsThem) {
+  RunOk({"create", folder_ / "base, the first.vhd", "8M"});
+  RunOk({"create", folder_ / "child.vhd", "--parent", folder_ / "base, the first.vhd"});
+  const std::string json = RunOk({"info", folder_ / "child.vhd", "--json"});
+  EXPECT_THAT(json, HasSubstr(R"("parent_paths": [".\\base, the first.vhd", ")"));
+  EXPECT_THAT(json, HasSubstr(R"(\\base, the first.vhd"],)"));
+}
+
 // What a link leads to is made, and that is found from its own folder.
 TEST_F(DiskVerbsTest, AChildMadeThroughALinkNamesItsParentFromWhereItLies) {
   for (const std::string ending : {".vhd", ".vhdx"}) {

@@ -18,13 +18,13 @@ constexpr size_t kPartsInFlight = 64;
 }  // namespace
 
 DynamicDisk::DynamicDisk(std::unique_ptr<Storage> storage, const Image& image,
-                         std::unique_ptr<Disk> parent, std::string parent_spelling, bool read_only,
-                         uint32_t cache_bytes)
+                         std::unique_ptr<Disk> parent, std::vector<std::string> parent_spellings,
+                         bool read_only, uint32_t cache_bytes)
     : owned_storage_(std::move(storage)),
       storage_(*owned_storage_),
       image_(image),
       parent_(std::move(parent)),
-      parent_spelling_(std::move(parent_spelling)),
+      parent_spellings_(std::move(parent_spellings)),
       geometry_(MakeGeometry(storage_, image_, read_only)),
       block_bytes_(image_.header->block_size),
       bitmap_bytes_(image_.header->bitmap_bytes()),

@@ -45,7 +45,7 @@ class DynamicDisk final : public Disk {
  public:
   // `parent` is null for a dynamic image.
   DynamicDisk(std::unique_ptr<Storage> storage, const Image& image, std::unique_ptr<Disk> parent,
-              std::string parent_spelling, bool read_only, uint32_t cache_bytes);
+              std::vector<std::string> parent_spellings, bool read_only, uint32_t cache_bytes);
   ~DynamicDisk() override;
 
   void Submit(Request& request) override;
@@ -138,7 +138,7 @@ class DynamicDisk final : public Disk {
   FlushTrackingStorage storage_;  // over it
   const Image image_;
   const std::unique_ptr<Disk> parent_;
-  const std::string parent_spelling_;
+  const std::vector<std::string> parent_spellings_;
   const Geometry geometry_;
   const uint64_t block_bytes_;
   const uint64_t bitmap_bytes_;

@@ -75,7 +75,7 @@ std::vector<Fact> DynamicDisk::Facts() const {
   facts.push_back({"block_size_bytes", uint64_t{image_.header->block_size}});
   facts.push_back({"blocks", uint64_t{image_.blocks()}});
   if (image_.footer.type == DiskType::kDifferencing) {
-    facts.push_back({"parent_path", parent_spelling_});
+    facts.push_back({"parent_paths", parent_spellings_});
     facts.push_back({"parent_unique_id", image_.header->parent_unique_id.ToString()});
   }
   return facts;
