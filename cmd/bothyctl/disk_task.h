@@ -24,8 +24,8 @@ enum class OnSignal {
   // The task, which cleans up after itself, hears of the first one and ends soon; the second one
   // kills.
   kStop,
-  // The task changes an image in ways that mustn't be left half done: it is told that this goes on,
-  // and ends as it would have.
+  // The task changes an image in ways that mustn't be left half done: it hears of it, and ends soon
+  // when it has changed nothing yet, else as it would have. Who interrupts it is told so.
   kFinish,
 };
 

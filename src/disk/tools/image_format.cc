@@ -104,24 +104,29 @@ Task<absl::StatusOr<CheckReport>> CheckRaw(Storage& storage) {
   co_return report;
 }
 
-Task<absl::Status> ResizeRaw(Storage& storage, uint64_t size_bytes, bool discard_data) {
-  if (size_bytes == 0 || size_bytes % kRawSectorBytes != 0) {
-    co_return absl::InvalidArgumentError(absl::StrCat("size_bytes: ", size_bytes,
+Task<absl::Status> ResizeRaw(Storage& storage, const ResizeSpec& spec) {
+  if (spec.size_bytes == 0 || spec.size_bytes % kRawSectorBytes != 0) {
+    co_return absl::InvalidArgumentError(absl::StrCat("size_bytes: ", spec.size_bytes,
                                                       " bytes isn't a number of whole sectors of ",
                                                       kRawSectorBytes, " bytes"));
   }
+  const uint64_t end = storage.size();
   std::vector<uint8_t> chunk(1 << 20);
-  for (uint64_t at = size_bytes; at < storage.size() && !discard_data; at += chunk.size()) {
-    const std::span<uint8_t> part(chunk.data(),
-                                  std::min<uint64_t>(chunk.size(), storage.size() - at));
+  for (uint64_t at = spec.size_bytes; at < end && !spec.discard_data; at += chunk.size()) {
+    if (spec.stop.stop_requested()) {
+      co_return absl::CancelledError(
+          absl::StrCat(storage.path(), ": interrupted before anything was changed"));
+    }
+    if (spec.progress) spec.progress(at - spec.size_bytes, end - spec.size_bytes);
+    const std::span<uint8_t> part(chunk.data(), std::min<uint64_t>(chunk.size(), end - at));
     absl::Status status = co_await ReadAt(storage, at, part);
     CO_RETURN_IF_ERROR(status);
     if (!std::ranges::all_of(part, [](uint8_t byte) { return byte == 0; })) {
       co_return absl::FailedPreconditionError(absl::StrCat(
-          storage.path(), ": data past the new size of ", size_bytes, " bytes would be lost"));
+          storage.path(), ": data past the new size of ", spec.size_bytes, " bytes would be lost"));
     }
   }
-  absl::Status status = co_await storage.Resize(size_bytes);
+  absl::Status status = co_await storage.Resize(spec.size_bytes);
   co_return status;
 }
 
@@ -346,34 +351,38 @@ Task<absl::StatusOr<CheckReport>> RepairImage(IoLoop& loop, const std::string& p
   co_return report;
 }
 
-Task<absl::Status> ResizeImage(IoLoop& loop, const std::string& path, ImageType type,
-                               uint64_t size_bytes, bool discard_data) {
+Task<absl::Status> ResizeImage(IoLoop& loop, const Source& source, ResizeSpec spec) {
   HostStorageOptions options;
-  options.path = path;
+  options.path = source.path;
   absl::StatusOr<std::unique_ptr<Storage>> storage =
       co_await OpenHostStorage(loop, std::move(options));
   if (!storage.ok()) co_return storage.status();
   absl::Status status;
-  switch (type) {
+  switch (source.type) {
     case ImageType::kRaw:
-      status = co_await ResizeRaw(**storage, size_bytes, discard_data);
+      status = co_await ResizeRaw(**storage, spec);
       break;
     case ImageType::kVhd1: {
       vhd1::ResizeOptions resize;
-      resize.size_bytes = size_bytes;
-      resize.discard_data = discard_data;
+      resize.size_bytes = spec.size_bytes;
+      resize.discard_data = spec.discard_data;
+      resize.progress = std::move(spec.progress);
+      resize.stop = std::move(spec.stop);
       status = co_await vhd1::Resize(**storage, resize);
       break;
     }
     case ImageType::kVhdx: {
       vhdx::ResizeOptions resize;
-      resize.size_bytes = size_bytes;
-      resize.discard_data = discard_data;
+      resize.size_bytes = spec.size_bytes;
+      resize.discard_data = spec.discard_data;
+      resize.next_linkage = spec.next_linkage;
+      resize.progress = std::move(spec.progress);
+      resize.stop = std::move(spec.stop);
       status = co_await vhdx::Resize(**storage, resize);
       break;
     }
   }
-  co_return NamedOnce(status, path);
+  co_return NamedOnce(status, source.path);
 }
 
 }  // namespace bothy::disk::tools

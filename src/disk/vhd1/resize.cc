@@ -29,14 +29,28 @@ absl::Status WouldCut(uint64_t size_bytes) {
       absl::StrCat("data past the new size of ", size_bytes, " bytes would be lost"));
 }
 
-Task<absl::StatusOr<bool>> AllZero(Storage& storage, uint64_t begin, uint64_t end) {
+absl::Status Interrupted() {
+  return absl::CancelledError("interrupted before anything was changed");
+}
+
+// How far the reading is that comes before the first change.
+struct Survey {
+  const ResizeOptions& options;
+  uint64_t total = 0;  // bytes
+  uint64_t done = 0;
+};
+
+Task<absl::StatusOr<bool>> AllZero(Storage& storage, uint64_t begin, uint64_t end, Survey& survey) {
   std::vector<uint8_t> chunk(1 << 20);
   while (begin < end) {
+    if (survey.options.stop.stop_requested()) co_return Interrupted();
     const std::span<uint8_t> part(chunk.data(), std::min<uint64_t>(chunk.size(), end - begin));
     absl::Status status = co_await ReadAt(storage, begin, part);
     CO_RETURN_IF_ERROR(status);
     if (!std::ranges::all_of(part, [](uint8_t byte) { return byte == 0; })) co_return false;
     begin += part.size();
+    survey.done += part.size();
+    if (survey.options.progress) survey.options.progress(survey.done, survey.total);
   }
   co_return true;
 }
@@ -57,7 +71,8 @@ Task<absl::Status> WriteFooter(Storage& storage, const Footer& footer, uint64_t 
 Task<absl::Status> ResizeFixed(Storage& storage, const Image& image, const ResizeOptions& options) {
   const uint64_t old_size = image.disk_bytes();
   if (options.size_bytes < old_size && !options.discard_data) {
-    absl::StatusOr<bool> zero = co_await AllZero(storage, options.size_bytes, old_size);
+    Survey survey = {.options = options, .total = old_size - options.size_bytes};
+    absl::StatusOr<bool> zero = co_await AllZero(storage, options.size_bytes, old_size, survey);
     if (!zero.ok()) co_return zero.status();
     if (!*zero) co_return WouldCut(options.size_bytes);
   }
@@ -206,17 +221,26 @@ Task<absl::Status> CutBlocks(Storage& storage, uint64_t size_bytes, const Examin
 
 // Whether anything but zeros would be cut off. What a differencing image has there may hide what
 // its parent has, so any block counts.
-Task<absl::StatusOr<bool>> HoldsDataPast(Storage& storage, uint64_t size_bytes,
+Task<absl::StatusOr<bool>> HoldsDataPast(Storage& storage, const ResizeOptions& options,
                                          const Examination& found) {
   const Image& image = *found.image;
-  for (const FoundBlock& block : found.blocks) {
+  // Of a block, what is within the new size: all of it, or less.
+  const auto kept_of = [&](const FoundBlock& block) {
     const uint64_t begin = uint64_t{block.block} * image.header->block_size;
-    if (begin + image.header->block_size <= size_bytes) continue;
-    const uint64_t kept = size_bytes - std::min(begin, size_bytes);
+    return std::min<uint64_t>(options.size_bytes - std::min(begin, options.size_bytes),
+                              image.header->block_size);
+  };
+  Survey survey = {.options = options};
+  for (const FoundBlock& block : found.blocks) {
+    survey.total += image.header->block_size - kept_of(block);
+  }
+  for (const FoundBlock& block : found.blocks) {
+    const uint64_t kept = kept_of(block);
+    if (kept == image.header->block_size) continue;
     if (found.footer->type == DiskType::kDifferencing) co_return true;
     const uint64_t data = block.offset + image.header->bitmap_bytes();
     absl::StatusOr<bool> zero =
-        co_await AllZero(storage, data + kept, data + image.header->block_size);
+        co_await AllZero(storage, data + kept, data + image.header->block_size, survey);
     if (!zero.ok()) co_return zero.status();
     if (!*zero) co_return true;
   }
@@ -245,7 +269,7 @@ Task<absl::Status> ResizeDynamic(Storage& storage, const ResizeOptions& options,
     co_return status;
   }
   if (!options.discard_data) {
-    absl::StatusOr<bool> holds = co_await HoldsDataPast(storage, options.size_bytes, found);
+    absl::StatusOr<bool> holds = co_await HoldsDataPast(storage, options, found);
     if (!holds.ok()) co_return holds.status();
     if (*holds) co_return WouldCut(options.size_bytes);
   }
@@ -272,8 +296,9 @@ Task<absl::Status> ResizeImage(Storage& storage, const ResizeOptions& options) {
         absl::StrCat("size_bytes: ", options.size_bytes,
                      " bytes isn't a number of whole sectors up to ", kMaxDiskBytes));
   }
-  absl::StatusOr<Examination> examined = co_await Examine(storage, nullptr);
+  absl::StatusOr<Examination> examined = co_await Examine(storage, options.progress);
   CO_ASSIGN_OR_RETURN(Examination found, examined);
+  if (options.stop.stop_requested()) co_return Interrupted();
   const bool bad = found.report.worst >= Severity::kWarning && !found.report.clean();
   if (bad && !OnlyFootersDiffer(found.report)) {
     co_return absl::FailedPreconditionError("has problems; repair it first");

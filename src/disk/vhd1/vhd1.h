@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <stop_token>
 #include <string>
 
 #include "disk/check_report.h"
@@ -93,6 +94,9 @@ struct ResizeOptions {
   uint64_t size_bytes = 0;
   // Shrinking cuts blocks off that hold data; without it that is FailedPrecondition.
   bool discard_data = false;
+  Progress progress = nullptr;
+  // Heard until the first change: Cancelled. What has begun is finished.
+  std::stop_token stop = {};
 };
 // A footer that differs from its copy, as an interrupted one leaves them, is put right. New space
 // reads as zero (of a differencing image: as its parent, zero past that one's end), also after a

@@ -17,6 +17,12 @@ namespace bothy::disk::vhdx {
 namespace {
 
 constexpr uint64_t kCopyBytes = kMiB;
+// How often the way through the BAT is told, in entries.
+constexpr uint64_t kEntriesBetweenProgress = uint64_t{256} * kBatEntriesPerPage;
+
+absl::Status Interrupted() {
+  return absl::CancelledError("interrupted before anything was changed");
+}
 
 class Resizer {
  public:
@@ -57,6 +63,10 @@ Task<absl::Status> Resizer::RefuseUnlessSound() {
   BatEntry bitmap_entry;
   for (uint64_t index = 0; index < bat().entries(); ++index) {
     const bool is_bitmap = bat().IsBitmapIndex(index);
+    if (index % kEntriesBetweenProgress == 0) {
+      if (options_.stop.stop_requested()) co_return Interrupted();
+      if (options_.progress) options_.progress(index * kBatEntryBytes, bat().bytes());
+    }
     // Past the disk's end entries mean nothing, and are cleared.
     if (index >= first_past_end && !is_bitmap) continue;
     if (before_.has_parent && index % (bat().chunk_ratio() + 1) == 0) {
@@ -241,6 +251,7 @@ Task<absl::Status> Resizer::Grow() {
 Task<absl::StatusOr<bool>> Resizer::HasData(uint64_t file_offset, uint64_t length) {
   std::vector<uint8_t> bytes;
   for (uint64_t at = 0; at < length; at += bytes.size()) {
+    if (options_.stop.stop_requested()) co_return Interrupted();
     bytes.resize(std::min(kCopyBytes, length - at));
     absl::Status status = co_await ReadAt(storage(), file_offset + at, std::span<uint8_t>(bytes));
     CO_RETURN_IF_ERROR(status);
@@ -252,6 +263,10 @@ Task<absl::StatusOr<bool>> Resizer::HasData(uint64_t file_offset, uint64_t lengt
 Task<absl::Status> Resizer::RefuseIfDataIsCut() {
   const uint64_t first = after_.size_bytes / before_.block_bytes;
   for (uint64_t block = first; block < bat().payload_blocks(); ++block) {
+    if (options_.progress) {
+      options_.progress((block - first) * before_.block_bytes,
+                        (bat().payload_blocks() - first) * before_.block_bytes);
+    }
     absl::StatusOr<BatEntry> entry = co_await editor_.Entry(bat().PayloadIndex(block));
     CO_RETURN_IF_ERROR(entry.status());
     if (!entry->present()) continue;
@@ -325,7 +340,7 @@ Task<absl::Status> Resize(Storage& storage, const ResizeOptions& options) {
     if (grows || !status.ok()) co_return WithContext(status, storage.path());
   }
   // The blocks that were cut off, back to the host.
-  absl::StatusOr<CheckReport> report = co_await Repair(storage);
+  absl::StatusOr<CheckReport> report = co_await Repair(storage, options.progress);
   co_return report.status();
 }
 

@@ -16,6 +16,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <stop_token>
 #include <string>
 
 #include "disk/check_report.h"
@@ -96,6 +97,9 @@ struct ResizeOptions {
   uint64_t size_bytes = 0;
   // Shrinking cuts blocks off that hold data; without it that is FailedPrecondition.
   bool discard_data = false;
+  Progress progress = nullptr;
+  // Heard until the first change: Cancelled. What has begun is finished.
+  std::stop_token stop = {};
   // The DataWriteGuid that the image gets; zero: a fresh one. As OpenOptions::next_linkage.
   Guid next_linkage = {};
 };

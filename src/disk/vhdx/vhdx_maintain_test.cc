@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <stop_token>
 
 #include "disk/vhdx/bat.h"
 #include "disk/vhdx/image_file.h"
@@ -423,6 +424,29 @@ TEST_F(VhdxMaintainTest, ResizingTellsOfEveryFlushThatFailed) {
     }
     EXPECT_TRUE(absl::IsDataLoss(status)) << status;
   }
+}
+
+TEST_F(VhdxMaintainTest, ResizingCanBeInterruptedWhileItLooksForData) {
+  Make({});
+  WriteDisk(0, std::vector<uint8_t>(9 * kMiB1));
+  const MemoryStorage::Chunks before = file().chunks();
+  std::stop_source stop;
+  uint64_t most = 0;
+  ResizeOptions options = {.size_bytes = 2 * kMiB1};
+  options.stop = stop.get_token();
+  options.progress = [&](uint64_t done, uint64_t total) {
+    EXPECT_LE(done, total);
+    if (total != 7 * kMiB1) return;
+    most = done;
+    if (done == 3 * kMiB1) stop.request_stop();
+  };
+  const absl::Status status = Await(Resize(file(), options), file());
+  EXPECT_TRUE(absl::IsCancelled(status)) << status;
+  EXPECT_EQ(most, 3 * kMiB1);
+  EXPECT_TRUE(file().chunks() == before);
+  options.stop = {};
+  EXPECT_TRUE(Await(Resize(file(), options), file()).ok());
+  EXPECT_EQ(most, 6 * kMiB1);
 }
 
 TEST_F(VhdxMaintainTest, RefusesImpossibleSizes) {
