@@ -28,8 +28,9 @@ constexpr char kCheckExamples[] =
   bothyctl disk check root.vhdx --json
       the same for a script
 
-Exit status 0: good, perhaps with notes on room that nothing refers to; 6: something has to be
-repaired; 1: it couldn't be checked.)";
+Of a raw image it says what it is, and whether it is whole sectors of which the first and the last
+can be read. Exit status 0: good, perhaps with notes on room that nothing refers to; 6: something
+has to be repaired; 1: it couldn't be checked.)";
 
 constexpr char kRepairExamples[] =
     R"(  bothyctl disk repair root.vhdx
@@ -66,6 +67,11 @@ std::string Text(const std::string& path, const CheckReport& report) {
   std::string text;
   if (rows.size() > 1) text = Table(rows, /*has_heading=*/true, STDOUT_FILENO);
   if (report.more_problems != 0) absl::StrAppend(&text, "… and ", report.more_problems, " more\n");
+  if (!report.raw.empty()) {
+    absl::StrAppend(&text, path, ": ", report.sound() ? "good as far as can be told" : "damaged",
+                    ", a raw ", report.raw, " of ", FormatBytes(report.file_bytes), "\n");
+    return text;
+  }
   absl::StrAppend(&text, path, ": ",
                   report.clean()   ? "good"
                   : report.sound() ? report.worst == Severity::kNote ? "good, with notes"
@@ -95,9 +101,11 @@ std::string Json(const std::string& path, const CheckReport& report) {
       report.parent_path.empty()
           ? ""
           : absl::StrCat(",\n  \"unchecked_parent\": ", JsonString(report.parent_path));
+  const std::string raw =
+      report.raw.empty() ? "" : absl::StrCat(",\n  \"raw\": ", JsonString(report.raw));
   return absl::StrCat(
       "{\n  \"path\": ", JsonString(path), ",\n  \"clean\": ", report.clean() ? "true" : "false",
-      ",\n  \"sound\": ", report.sound() ? "true" : "false", parent, ",\n  \"problems\": [",
+      ",\n  \"sound\": ", report.sound() ? "true" : "false", parent, raw, ",\n  \"problems\": [",
       problems, "],\n  \"more_problems\": ", report.more_problems,
       ",\n  \"blocks_total\": ", report.blocks_total,
       ",\n  \"blocks_allocated\": ", report.blocks_allocated,
@@ -131,6 +139,10 @@ Task<absl::Status> Check(DiskTaskContext& context, const Arguments& arguments, b
       before = CheckReport();
     }
     if (!before.ok()) co_return before.status();
+    if (*type == disk::ImageType::kRaw && !json &&
+        !Print(absl::StrCat(arguments.path, ": is raw: there is nothing to repair\n"))) {
+      co_return absl::InternalError("standard output");
+    }
     // What was wrong is told; what still is decides.
     for (const Problem& problem : before->problems) {
       if (json) break;
@@ -151,7 +163,8 @@ int CheckDisk(const Globals& globals, const Arguments& arguments, bool repair) {
   CheckReport report;
   bool damaged = false;
   const int status =
-      RunDiskTask(repair ? "repair" : "check", repair ? OnSignal::kFinish : OnSignal::kDie,
+      RunDiskTask({.name = repair ? "repair" : "check",
+                   .on_signal = repair ? OnSignal::kFinish : OnSignal::kDie},
                   [&](DiskTaskContext& context) {
                     return Check(context, arguments, repair, globals.json, report, damaged);
                   });

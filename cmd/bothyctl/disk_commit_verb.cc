@@ -58,9 +58,9 @@ std::string Told(const std::string& into, bool json) {
 
 int CommitDisk(const Globals& globals, const Arguments& arguments) {
   std::string into;
-  const int status = RunDiskTask("commit", OnSignal::kStop, [&](DiskTaskContext& context) {
-    return Commit(context, arguments, into);
-  });
+  const int status =
+      RunDiskTask({.name = "commit", .on_signal = OnSignal::kStop},
+                  [&](DiskTaskContext& context) { return Commit(context, arguments, into); });
   // Also when only deleting the image failed.
   if (!into.empty() && !Print(Told(into, globals.json))) return kExitError;
   return status;

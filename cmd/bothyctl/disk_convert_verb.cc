@@ -1,5 +1,6 @@
 #include <memory>
 
+#include "absl/strings/str_cat.h"
 #include "cmd/bothyctl/command_line.h"
 #include "cmd/bothyctl/disk_task.h"
 #include "cmd/bothyctl/disk_verbs.h"
@@ -58,7 +59,7 @@ int ConvertDisk(const Arguments& arguments) {
     return kExitUsage;
   }
   spec->size_bytes = arguments.size.value_or(0);
-  return RunDiskTask("convert", OnSignal::kStop,
+  return RunDiskTask({.name = "convert", .on_signal = OnSignal::kStop, .size_name = "--size"},
                      [&](DiskTaskContext& context) { return Convert(context, arguments, *spec); });
 }
 
@@ -71,8 +72,7 @@ void AddDiskConvertVerb(CommandLine& commands, CLI::App* disk) {
   AddImagePath(*verb, "source", &arguments->source, "The image to read")->required();
   AddImagePath(*verb, "path", &arguments->path, "The file to make")->required();
   AddChoice(*verb, "--source-format", &arguments->source_format, ImageFormats(),
-            "The source's format; without: raw if it is called .raw or .img or is a block device, "
-            "else what its contents say");
+            absl::StrCat("The source's format; without: ", kGuessedFormat));
   AddBytes(*verb, "--size", &arguments->size, "The new disk's size, when it shall be larger");
   AddImageFlags(*verb, &arguments->flags);
   commands.OnVerb(verb, [arguments](const Globals&) { return ConvertDisk(*arguments); });

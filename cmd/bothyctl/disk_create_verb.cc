@@ -40,7 +40,7 @@ int CreateDisk(const Arguments& arguments) {
     return kExitUsage;
   }
   spec->size_bytes = arguments.size.value_or(0);
-  return RunDiskTask("create", OnSignal::kDie, [&](DiskTaskContext& context) {
+  return RunDiskTask({.name = "create"}, [&](DiskTaskContext& context) {
     return disk::tools::CreateImage(
         context.loop, arguments.path, *spec,
         arguments.flags.force ? NewImageFile::Existing::kReplace : NewImageFile::Existing::kRefuse);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "cmd/bothyctl/command_line.h"
 #include "cmd/bothyctl/disk_task.h"
@@ -58,6 +59,13 @@ std::string Value(const Fact& fact, bool json) {
   if (const uint64_t* number = std::get_if<uint64_t>(&fact.value)) {
     const bool size = !json && fact.name.ends_with("_bytes");
     return size ? absl::StrCat(FormatBytes(*number), " (", *number, ")") : absl::StrCat(*number);
+  }
+  if (const auto* list = std::get_if<std::vector<std::string>>(&fact.value)) {
+    if (!json) return absl::StrJoin(*list, ", ");
+    const auto quoted = [](std::string* out, const std::string& text) {
+      absl::StrAppend(out, JsonString(text));
+    };
+    return absl::StrCat("[", absl::StrJoin(*list, ", ", quoted), "]");
   }
   const std::string& text = std::get<std::string>(fact.value);
   return json ? JsonString(text) : text;
@@ -121,7 +129,7 @@ void AddDiskInfoVerb(CommandLine& commands, CLI::App* disk) {
   AddImagePath(*verb, "path", &arguments->path, "The image")->required();
   AddFormatFlag(*verb, &arguments->format);
   commands.OnVerb(verb, [arguments](const Globals& globals) -> int {
-    return RunDiskTask("info", OnSignal::kDie, [&](DiskTaskContext& context) {
+    return RunDiskTask({.name = "info"}, [&](DiskTaskContext& context) {
       return Describe(context, *arguments, globals.json);
     });
   });

@@ -1,4 +1,5 @@
 #include <memory>
+#include <utility>
 
 #include "cmd/bothyctl/command_line.h"
 #include "cmd/bothyctl/disk_task.h"
@@ -18,7 +19,8 @@ constexpr char kExamples[] =
 
 Resize a parent only when its children are to be given up: a VHDX is another disk for them
 afterwards (their parent's DataWriteGuid changes). `commit` grows a parent that is too small.
-Interrupted, it finishes first.)";
+Interrupted while it looks whether there is data to be lost, it changes nothing; later it finishes
+first.)";
 
 struct Arguments {
   std::string path;
@@ -31,8 +33,15 @@ Task<absl::Status> Resize(DiskTaskContext& context, const Arguments& arguments) 
   absl::StatusOr<disk::ImageType> type =
       co_await FormatOf(context.loop, arguments.path, arguments.format);
   if (!type.ok()) co_return type.status();
-  absl::Status status = co_await disk::tools::ResizeImage(context.loop, arguments.path, *type,
-                                                          *arguments.size, arguments.shrink);
+  const disk::tools::Source source = {.path = arguments.path, .type = *type};
+  disk::tools::ResizeSpec spec;
+  spec.size_bytes = *arguments.size;
+  spec.discard_data = arguments.shrink;
+  spec.progress = [&context](uint64_t done, uint64_t total) {
+    context.progress.Update(done, total);
+  };
+  spec.stop = context.stop;
+  absl::Status status = co_await disk::tools::ResizeImage(context.loop, source, std::move(spec));
   co_return status;
 }
 
@@ -46,7 +55,7 @@ void AddDiskResizeVerb(CommandLine& commands, CLI::App* disk) {
   AddFormatFlag(*verb, &arguments->format);
   verb->add_flag("--shrink", arguments->shrink, "Cut off what lies past the new size");
   commands.OnVerb(verb, [arguments](const Globals&) {
-    return RunDiskTask("resize", OnSignal::kFinish,
+    return RunDiskTask({.name = "resize", .on_signal = OnSignal::kFinish},
                        [&](DiskTaskContext& context) { return Resize(context, *arguments); });
   });
 }

@@ -10,6 +10,7 @@
 #include <optional>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "cmd/bothyctl/error_text.h"
@@ -24,17 +25,19 @@ struct FieldName {
   std::string_view field;
   std::string_view flag;
 };
-constexpr std::array<FieldName, 4> kFieldNames = {{{"size_bytes: ", "SIZE: "},
-                                                   {"block_size_bytes: ", "--block-size: "},
+constexpr std::array<FieldName, 3> kFieldNames = {{{"block_size_bytes: ", "--block-size: "},
                                                    {"logical_sector_bytes: ", "--sector-size: "},
                                                    {"parent_path: ", "--parent: "}}};
 
 // The status in words of the command line, when it is one that was wrong.
 // Messages about an image that is there begin with its path.
-std::optional<absl::Status> AboutCommandLine(const absl::Status& status) {
+std::optional<absl::Status> AboutCommandLine(const absl::Status& status, const DiskVerb& verb) {
   if (!absl::IsInvalidArgument(status)) return std::nullopt;
   std::string message(status.message());
-  for (const FieldName& name : kFieldNames) {
+  const std::string size = absl::StrCat(verb.size_name, ": ");
+  std::vector<FieldName> names(kFieldNames.begin(), kFieldNames.end());
+  names.push_back({"size_bytes: ", size});
+  for (const FieldName& name : names) {
     const size_t at = message.find(name.field);
     if (at == std::string::npos || (at != 0 && !message.substr(0, at).ends_with(": "))) continue;
     message.replace(at, name.field.size(), name.flag);
@@ -90,9 +93,9 @@ class SignalWatch {
 
 }  // namespace
 
-int RunDiskTask(const std::string& what, OnSignal on_signal,
+int RunDiskTask(const DiskVerb& verb,
                 const std::function<Task<absl::Status>(DiskTaskContext&)>& task) {
-  const std::string name = absl::StrCat("disk ", what);
+  const std::string name = absl::StrCat("disk ", verb.name);
   absl::StatusOr<std::unique_ptr<IoLoop>> loop = IoLoop::Create();
   if (!loop.ok()) {
     PrintError(ErrorLine(name, loop.status()));
@@ -102,13 +105,13 @@ int RunDiskTask(const std::string& what, OnSignal on_signal,
   std::optional<SignalWatch> signals;
   std::optional<absl::Status> status;
   {
-    DiskProgress progress(what);
+    DiskProgress progress(verb.name);
     const auto caught = [&] {
-      if (!stop.request_stop() || on_signal == OnSignal::kStop) return;
+      if (!stop.request_stop() || verb.on_signal == OnSignal::kStop) return;
       progress.Clear();
-      PrintError(absl::StrCat(name, ": interrupted: finishing, so that the image stays good"));
+      PrintError(absl::StrCat(name, ": interrupted: ends as soon as the image is good"));
     };
-    if (on_signal != OnSignal::kDie) signals.emplace(**loop, on_signal, caught);
+    if (verb.on_signal != OnSignal::kDie) signals.emplace(**loop, verb.on_signal, caught);
     DiskTaskContext context = {.loop = **loop, .progress = progress, .stop = stop.get_token()};
     Start(task(context), [&status](absl::Status result) { status = std::move(result); });
     (*loop)->RunUntil([&status] { return status.has_value(); });
@@ -116,7 +119,7 @@ int RunDiskTask(const std::string& what, OnSignal on_signal,
     signals.reset();
   }
   if (status->ok()) return kExitOk;
-  if (const std::optional<absl::Status> misuse = AboutCommandLine(*status)) {
+  if (const std::optional<absl::Status> misuse = AboutCommandLine(*status, verb)) {
     PrintError(ErrorLine(name, *misuse));
     return kExitUsage;
   }

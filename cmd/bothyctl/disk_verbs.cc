@@ -70,10 +70,13 @@ CLI::Option* AddImagePath(CLI::App& verb, const std::string& name, std::string* 
   return verb.add_option(name, *path, description)->type_name("PATH");
 }
 
+const char kGuessedFormat[] =
+    "raw if it is called .raw or .img or is a block device, else what its contents say; a file "
+    "that begins as a qcow2, VMDK, VDI or QED image is refused, and taken as it is with raw";
+
 void AddFormatFlag(CLI::App& verb, std::optional<disk::ImageType>* format) {
   AddChoice(verb, "--format", format, ImageFormats(),
-            "The image's format; without: raw if it is called .raw or .img or is a block device, "
-            "else what its contents say");
+            absl::StrCat("The image's format; without: ", kGuessedFormat));
 }
 
 void AddImageFlags(CLI::App& verb, ImageFlags* flags) {

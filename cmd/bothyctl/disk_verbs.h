@@ -38,6 +38,8 @@ absl::StatusOr<disk::tools::ImageSpec> SpecOf(const ImageFlags& flags, const std
 
 // The words for formats; VHD1 has two.
 const Choices<disk::ImageType>& ImageFormats();
+// What a format is guessed by, for the help of a flag that says it.
+extern const char kGuessedFormat[];
 // --format of an image that is there.
 void AddFormatFlag(CLI::App& verb, std::optional<disk::ImageType>* format);
 // What the flag says, else what its name and its contents say (DetectImageType). `flag_name` is for

@@ -35,6 +35,9 @@ struct CheckReport {
   // Of a differencing image whose parent can be opened: its file, which isn't looked at.
   std::string parent_path;
 
+  // Of a raw image, which has nothing but its size and its bytes: "file" or "block device".
+  std::string raw;
+
   // Blocks (of the virtual disk; those of a fixed image are all allocated).
   uint64_t blocks_total = 0;
   uint64_t blocks_allocated = 0;  // that lie in the file, whole or in part

@@ -64,7 +64,7 @@ struct Presence {
 // Facts of a format for inspection and `bothyctl disk info`, in the order they are shown.
 struct Fact {
   std::string name;  // "block_size_bytes"
-  std::variant<bool, uint64_t, std::string> value;
+  std::variant<bool, uint64_t, std::string, std::vector<std::string>> value;
 };
 
 class Disk {

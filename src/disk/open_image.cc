@@ -11,6 +11,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "disk/followed_link.h"
 #include "disk/host_storage.h"
 #include "disk/parent.h"
 #include "disk/raw/raw_disk.h"
@@ -98,7 +99,7 @@ Task<absl::Status> RefuseForeign(Storage& storage) {
   for (const ForeignFormat& format : kForeignFormats) {
     if (!begin.substr(format.offset).starts_with(format.magic)) continue;
     co_return absl::InvalidArgumentError(
-        absl::StrCat(storage.path(), ": is a ", std::string(format.name),
+        absl::StrCat(storage.path(), ": begins as a ", std::string(format.name),
                      " image, which isn't supported; `qemu-img convert` makes it one that is"));
   }
   co_return absl::OkStatus();
@@ -143,7 +144,9 @@ Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenImage(IoLoop& loop, std::string 
 Task<absl::StatusOr<std::unique_ptr<Storage>>> OpenParentFile(IoLoop& loop,
                                                               ParentReference reference,
                                                               bool read_only) {
-  const std::filesystem::path folder = std::filesystem::path(reference.child_path).parent_path();
+  // One that leads nowhere by now is as good as none.
+  const std::string child = FollowedLink(reference.child_path).value_or(reference.child_path);
+  const std::filesystem::path folder = std::filesystem::path(child).parent_path();
   std::vector<std::string> tried;
   for (const std::string& candidate : reference.candidate_paths) {
     HostStorageOptions options;

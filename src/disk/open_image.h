@@ -39,7 +39,8 @@ Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenImage(IoLoop& loop, std::string 
 
 // The file of a parent. The first of the paths at which there is something decides, whatever that
 // turns out to be: were a file passed over that isn't what the child was made for, another folder's
-// image could be taken for it. NotFound names the child and the paths that were tried.
+// image could be taken for it. Relative ones are meant from the child's folder; of a child that is
+// a symbolic link, from that of its file. NotFound names the child and the paths that were tried.
 Task<absl::StatusOr<std::unique_ptr<Storage>>> OpenParentFile(IoLoop& loop,
                                                               ParentReference reference,
                                                               bool read_only);
@@ -49,12 +50,15 @@ Task<absl::StatusOr<std::unique_ptr<Storage>>> OpenParentFile(IoLoop& loop,
 // By the name's ending: .vhdx, .avhdx, .vhd, .avhd; .raw and .img are raw. Nothing for others.
 [[nodiscard]] std::optional<ImageType> TypeOfEnding(const std::string& path);
 
-// What an image is that nobody has told the format of: .raw, .img and block devices are raw,
-// whatever is in them: who owns such a disk, a guest, doesn't choose its format. Others are what
-// their contents say: a VHDX or a VHD1 has a signature, everything else is raw.
+// What an image is that nobody has told the format of: .raw, .img and block devices are raw, and
+// never one of the formats that there are here: who owns such a disk, a guest, doesn't choose its
+// format. Others are what their contents say: a VHDX or a VHD1 has a signature, everything else is
+// raw.
 //
-// DataLoss for a name of a VHDX or VHD1 without either signature, InvalidArgument for what begins
-// as an image of a format that isn't supported: qcow2, VMDK, VDI, QED.
+// A file that begins as an image of a format that isn't supported (qcow2, VMDK, VDI, QED) is
+// InvalidArgument, .raw and .img too: more likely it has the wrong name than a guest that writes
+// such things, and as a raw disk it would be damaged. Whoever knows better says that it is raw, and
+// doesn't ask. DataLoss for a name of a VHDX or VHD1 without either signature.
 Task<absl::StatusOr<ImageType>> DetectImageType(IoLoop& loop, std::string path);
 
 }  // namespace bothy::disk

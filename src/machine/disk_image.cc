@@ -1,7 +1,10 @@
 #include "machine/disk_image.h"
 
+#include <string>
 #include <utility>
+#include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "disk/open_image.h"
 #include "inspect/node.h"
 
@@ -18,6 +21,18 @@ disk::ImageType ToDisk(ImageType type) {
       return disk::ImageType::kRaw;
   }
   return disk::ImageType::kRaw;
+}
+
+template <typename T>
+void ShowFact(const std::string& name, const T& value, inspect::Node& node) {
+  node.Value(name, value);
+}
+// A directory of "0", "1", …
+void ShowFact(const std::string& name, const std::vector<std::string>& values,
+              inspect::Node& node) {
+  node.Child(name, [&values](inspect::Node& list) {
+    for (size_t i = 0; i < values.size(); ++i) list.Value(absl::StrCat(i), values[i]);
+  });
 }
 
 }  // namespace
@@ -39,7 +54,7 @@ void Describe(const disk::Disk& disk, inspect::Node& node) {
   node.Value("physical_sector_bytes", geometry.physical_sector_bytes);
   node.Value("read_only", geometry.read_only);
   for (const disk::Fact& fact : disk.Facts()) {
-    std::visit([&](const auto& value) { node.Value(fact.name, value); }, fact.value);
+    std::visit([&](const auto& value) { ShowFact(fact.name, value, node); }, fact.value);
   }
   if (const disk::Disk* parent = disk.parent(); parent != nullptr) {
     node.Child("parent", [parent](inspect::Node& below) { Describe(*parent, below); });

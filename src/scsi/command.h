@@ -43,9 +43,9 @@ enum class Outcome : uint8_t {
 // SAM-5, 5.3.1.
 enum class Status : uint8_t { kGood = 0x00, kCheckCondition = 0x02 };
 
-// SAM-5, 8.6. An ordered command starts when all older ones have ended, and younger ones when it
-// has. Simple commands start in their order and end in any; one for the head of the queue is
-// treated as they are.
+// SAM-5, 8.7. An ordered command starts when all older ones have ended, and younger ones when it
+// has. Simple commands start in their order and end in any. One for the head of the queue starts at
+// once, before all that wait, and until it has ended no other kind starts.
 enum class TaskAttribute : uint8_t { kSimple, kOrdered, kHeadOfQueue };
 
 class LogicalUnit;

@@ -73,15 +73,26 @@ void LogicalUnit::Execute(Command& command) {
   }
   command.unit_ = this;
   command.sequence_ = next_sequence_++;
-  if (waiting_.empty() && IsItsTurn(command)) {
+  if (command.input_.attribute == TaskAttribute::kHeadOfQueue) {
+    if (MayRunAsHead(command)) return Run(command);
+    head_waiting_.PushBack(command);
+  } else if (waiting_.empty() && IsItsTurn(command)) {
     TakeTurn(command);
   } else {
     waiting_.PushBack(command);
   }
 }
 
-bool LogicalUnit::IsItsTurn(const Command& command) const {
+// What is under way doesn't matter, unless it is of a kind that doesn't go together (SAM-5, 8.7.3).
+bool LogicalUnit::MayRunAsHead(const Command& command) const {
   if (!MayRun()) return false;
+  const CommandEntry* entry = command.entry_;
+  if (entry == nullptr) return true;
+  return (!entry->has(kAlone) || running_.empty()) && (!entry->has(kBulk) || !bulk_running_);
+}
+
+bool LogicalUnit::IsItsTurn(const Command& command) const {
+  if (!MayRunInTurn()) return false;
   const CommandEntry* entry = command.entry_;
   const bool alone = command.input_.attribute == TaskAttribute::kOrdered ||
                      (entry != nullptr && entry->has(kAlone));
@@ -100,7 +111,9 @@ void LogicalUnit::StartWaiting() {
   if (starting_) return;
   starting_ = true;
   while (true) {
-    if (!bulk_waiting_.empty() && !bulk_running_ && MayRun()) {
+    if (!head_waiting_.empty() && MayRunAsHead(*head_waiting_.first())) {
+      Run(head_waiting_.PopFront());
+    } else if (!bulk_waiting_.empty() && !bulk_running_ && MayRunInTurn()) {
       Run(bulk_waiting_.PopFront());
     } else if (!waiting_.empty() && IsItsTurn(*waiting_.first())) {
       TakeTurn(waiting_.PopFront());
@@ -118,10 +131,11 @@ void LogicalUnit::Run(Command& command) {
   statistics_->in_flight.Add(1);
   const CommandEntry* entry = command.entry_;
   if (entry != nullptr) {
-    if (entry->has(kAlone)) barrier_running_ = true;
+    if (entry->has(kAlone)) alone_running_ = true;
     if (entry->has(kBulk)) bulk_running_ = true;
   }
-  if (command.input_.attribute == TaskAttribute::kOrdered) barrier_running_ = true;
+  if (command.input_.attribute == TaskAttribute::kOrdered) ordered_running_ = true;
+  if (command.input_.attribute == TaskAttribute::kHeadOfQueue) ++heads_running_;
   Dispatch(command);
 }
 
@@ -178,8 +192,10 @@ void LogicalUnit::End(Command& command) {
   running_.Remove(command);
   command.unit_ = nullptr;
   const CommandEntry* entry = command.entry_;
-  if (running_.empty()) barrier_running_ = false;  // one that is alone was the last
+  if (entry != nullptr && entry->has(kAlone)) alone_running_ = false;
   if (entry != nullptr && entry->has(kBulk)) bulk_running_ = false;
+  if (command.input_.attribute == TaskAttribute::kOrdered) ordered_running_ = false;
+  if (command.input_.attribute == TaskAttribute::kHeadOfQueue) --heads_running_;
   statistics_->in_flight.Subtract(1);
   command.Complete();
 

@@ -1,10 +1,11 @@
 // LogicalUnit: one disk as a SCSI direct access block device (SAM-5, SPC-5, SBC-4).
 //
-// It has a task set: commands that wait for their turn, and those under way. A command takes its
-// turn at once, unless the target is paused, the medium is out, or an ordered one is in the way; if
-// it needs private memory that another one has, it waits for that, too, but nobody behind it does.
-// Then its handler checks it and ends it, or starts an operation of the disk whose end goes on with
-// it.
+// It has a task set (SAM-5, clause 8): commands that wait for their turn, and those under way. A
+// command takes its turn at once, unless the target is paused, the medium is out, or an ordered one
+// or one for the head of the queue is in the way; if it needs private memory that another one has,
+// it waits for that, too, but nobody behind it does. One for the head of the queue passes all that
+// wait and doesn't mind an ordered one that is under way. Then its handler checks it and ends it,
+// or starts an operation of the disk whose end goes on with it.
 //
 // The handlers, by subject: transfer_commands.cc (reads, writes, cache), verify_commands.cc,
 // provisioning_commands.cc (unmapping, WRITE SAME), capacity_commands.cc, inquiry.cc,
@@ -66,7 +67,7 @@ class LogicalUnit {
   bool WhenAborted(std::function<void()> done);
   [[nodiscard]] bool Knows(uint64_t tag) const;
   [[nodiscard]] bool empty() const {
-    return waiting_.empty() && bulk_waiting_.empty() && running_.empty();
+    return head_waiting_.empty() && waiting_.empty() && bulk_waiting_.empty() && running_.empty();
   }
   // Calls `idle` now when nothing is under way, or posts it when nothing is any more.
   void WhenIdle(std::function<void()> idle);
@@ -109,7 +110,12 @@ class LogicalUnit {
   void PostIdleWaits();
 
   // The course of a command.
-  [[nodiscard]] bool MayRun() const { return !host_.paused() && !held_ && !barrier_running_; }
+  [[nodiscard]] bool MayRun() const { return !host_.paused() && !held_ && !alone_running_; }
+  // The same for one that isn't for the head of the queue (SAM-5, 8.8).
+  [[nodiscard]] bool MayRunInTurn() const {
+    return MayRun() && !ordered_running_ && heads_running_ == 0 && head_waiting_.empty();
+  }
+  [[nodiscard]] bool MayRunAsHead(const Command& command) const;
   [[nodiscard]] bool IsItsTurn(const Command& command) const;
   void TakeTurn(Command& command);
   void Run(Command& command);
@@ -226,14 +232,17 @@ class LogicalUnit {
   std::vector<Condition> attentions_{kPowerOn};
 
   // The task set.
+  CommandList head_waiting_;  // for the head of the queue, and it can't be run yet
   CommandList waiting_;       // for their turn
   CommandList bulk_waiting_;  // had their turn, wait for the private memory
   CommandList running_;
   uint64_t next_sequence_ = 1;
-  bool barrier_running_ = false;  // an ordered command, or one that must be alone
-  bool bulk_running_ = false;     // a command that has the private memory
-  bool starting_ = false;         // within StartWaiting
-  bool held_ = false;             // the medium is out, or on its way
+  bool ordered_running_ = false;
+  bool alone_running_ = false;  // a command that must be alone
+  bool bulk_running_ = false;   // a command that has the private memory
+  size_t heads_running_ = 0;    // commands for the head of the queue
+  bool starting_ = false;       // within StartWaiting
+  bool held_ = false;           // the medium is out, or on its way
   struct AbortWait {
     uint64_t before = 0;  // the sequence of commands that it is about
     std::function<void()> done;

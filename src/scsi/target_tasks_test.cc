@@ -70,6 +70,108 @@ TEST_F(TasksTest, WhatHasNotStartedEndsAtOnce) {
   ExpectGood(behind);
 }
 
+// SAM-5, 8.7.3.
+TEST_F(TasksTest, AHeadOfQueueCommandPassesThoseThatWait) {
+  const TestCommand& running = Read(1);
+  const TestCommand& ordered = Read(2, TaskAttribute::kOrdered);
+  const TestCommand& simple = Read(3);
+  const TestCommand& head = Read(4, TaskAttribute::kHeadOfQueue);
+  EXPECT_EQ(disk_.storage().waiting(), 2U);
+  disk_.Pump();
+  ExpectGood(running);
+  // The ordered one waits for it, though it is younger.
+  EXPECT_EQ(disk_.storage().waiting(), 1U);
+  disk_.Pump();
+  ExpectGood(head);
+  EXPECT_EQ(disk_.storage().waiting(), 1U);
+  disk_.Pump();
+  ExpectGood(ordered);
+  EXPECT_FALSE(simple.done());
+  Settle();
+  ExpectGood(simple);
+}
+
+TEST_F(TasksTest, AHeadOfQueueCommandGoesBesideAnOrderedOne) {
+  const TestCommand& ordered = Read(1, TaskAttribute::kOrdered);
+  const TestCommand& simple = Read(2);
+  const TestCommand& head = Read(3, TaskAttribute::kHeadOfQueue);
+  EXPECT_EQ(disk_.storage().waiting(), 2U);
+  disk_.Pump();
+  ExpectGood(ordered);
+  // Others begin when it has ended.
+  EXPECT_EQ(disk_.storage().waiting(), 1U);
+  const TestCommand& another = Read(4, TaskAttribute::kHeadOfQueue);
+  EXPECT_EQ(disk_.storage().waiting(), 2U);
+  disk_.Pump();
+  ExpectGood(head);
+  EXPECT_EQ(disk_.storage().waiting(), 1U);
+  disk_.Pump();
+  ExpectGood(another);
+  EXPECT_FALSE(simple.done());
+  Settle();
+  ExpectGood(simple);
+}
+
+// One that ends first lets nobody pass the ordered one that goes on.
+TEST_F(TasksTest, AHeadOfQueueCommandThatEndsLeavesTheBarrier) {
+  Read(1, TaskAttribute::kOrdered);
+  const TestCommand& simple = Read(2);
+  ExpectGood(Begin({.lun = 0, .attribute = TaskAttribute::kHeadOfQueue, .cdb = {0x00}}));
+  EXPECT_EQ(disk_.storage().waiting(), 1U);
+  EXPECT_FALSE(simple.done());
+  Settle();
+  ExpectGood(simple);
+}
+
+// COMPARE AND WRITE is atomic whatever its attribute is, and VERIFY has memory of which there is
+// one.
+TEST_F(TasksTest, AHeadOfQueueCommandWaitsForWhatItNeedsAndForNothingElse) {
+  const std::vector<uint8_t> pair(1024);
+  const auto compare_and_write = Cdb(0x89, 16).Put8(13, 1);
+  const auto verify = Cdb(0x2F, 10).Put16(7, 8);
+  const TestCommand& verifying = Begin({.lun = 0, .tag = 1, .cdb = verify});
+  const TestCommand& behind = Begin({.lun = 0, .tag = 2, .cdb = verify});
+  const TestCommand& head = Begin({.lun = 0,
+                                   .tag = 3,
+                                   .attribute = TaskAttribute::kHeadOfQueue,
+                                   .cdb = compare_and_write,
+                                   .data_out = pair});
+  const TestCommand& simple = Read(4);
+  EXPECT_EQ(disk_.storage().waiting(), 1U);
+  Manage(TaskFunction::kQueryTask, 3);
+  EXPECT_EQ(response_, TaskResponse::kSucceeded);
+  while (!verifying.done()) ASSERT_TRUE(Step());
+  EXPECT_EQ(disk_.storage().waiting(), 1U);  // of the one for the head
+  // Nothing goes beside it.
+  const TestCommand& another = Read(5, TaskAttribute::kHeadOfQueue);
+  EXPECT_EQ(disk_.storage().waiting(), 1U);
+  while (!head.done()) ASSERT_TRUE(Step());
+  ExpectGood(head);
+  EXPECT_FALSE(behind.done() || another.done() || simple.done());
+  EXPECT_EQ(disk_.storage().waiting(), 1U);
+  while (!another.done()) ASSERT_TRUE(Step());
+  EXPECT_FALSE(behind.done() || simple.done());
+  Settle();
+  ExpectGood(behind);
+  ExpectGood(simple);
+}
+
+TEST_F(TasksTest, AbortingAHeadOfQueueCommandThatWaitsLetsOthersGoOn) {
+  const auto verify = Cdb(0x2F, 10).Put16(7, 8);
+  Begin({.lun = 0, .tag = 1, .cdb = verify});
+  const TestCommand& head =
+      Begin({.lun = 0, .tag = 2, .attribute = TaskAttribute::kHeadOfQueue, .cdb = verify});
+  const TestCommand& simple = Read(3);
+  EXPECT_EQ(disk_.storage().waiting(), 1U);
+  Manage(TaskFunction::kAbortTask, 2);
+  EXPECT_TRUE(head.done());
+  EXPECT_EQ(head.outcome, Outcome::kAborted);
+  EXPECT_EQ(response_, TaskResponse::kComplete);
+  EXPECT_EQ(disk_.storage().waiting(), 2U);
+  Settle();
+  ExpectGood(simple);
+}
+
 TEST_F(TasksTest, AbortingATaskSetLeavesOtherUnitsAlone) {
   Attach(1, TestDisk("/images/b.img"));
   Run({.lun = 0, .cdb = {0x00}});

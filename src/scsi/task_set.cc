@@ -9,7 +9,7 @@
 namespace bothy::scsi {
 
 Command* LogicalUnit::TakeWaiting() {
-  for (CommandList* list : {&bulk_waiting_, &waiting_}) {
+  for (CommandList* list : {&head_waiting_, &bulk_waiting_, &waiting_}) {
     if (!list->empty()) return &list->PopFront();
   }
   return nullptr;
@@ -26,7 +26,7 @@ void LogicalUnit::Abort(Outcome outcome, const uint64_t* tag) {
   }
   // Ending one may bring in the next from the front end, which isn't meant.
   CommandList ended;
-  for (CommandList* list : {&bulk_waiting_, &waiting_}) {
+  for (CommandList* list : {&head_waiting_, &bulk_waiting_, &waiting_}) {
     for (Command* command = list->first(); command != nullptr;) {
       Command& candidate = *command;
       command = CommandList::Next(candidate);
@@ -51,7 +51,7 @@ bool LogicalUnit::WhenAborted(std::function<void()> done) {
 }
 
 bool LogicalUnit::Knows(uint64_t tag) const {
-  for (const CommandList& list : {running_, bulk_waiting_, waiting_}) {
+  for (const CommandList& list : {running_, head_waiting_, bulk_waiting_, waiting_}) {
     for (const Command* command = list.first(); command != nullptr;
          command = CommandList::Next(*command)) {
       if (command->input_.tag == tag) return true;

@@ -109,7 +109,7 @@ TEST_F(DiskVerbsTest, ConvertsBetweenAllFormats) {
     words.insert(words.end(), from.flags.begin(), from.flags.end());
     EXPECT_EQ(RunOk(words), "");
     ExpectSame(from, first, raw);
-    if (from.qemu != "raw") RunOk({"check", first});
+    RunOk({"check", first});
     for (const Kind& to : kKinds) {
       if (to.name == from.name) continue;
       SCOPED_TRACE(absl::StrCat(from.name, " to ", to.name));
@@ -237,6 +237,21 @@ TEST_F(DiskVerbsTest, ChecksAndRepairs) {
   EXPECT_EQ(Run({"check", folder_ / "missing.vhd"}).status, 1);
 }
 
+TEST_F(DiskVerbsTest, SaysOfARawImageWhatCanBeSaid) {
+  const std::string path = folder_ / "a.img";
+  RunOk({"create", path, "8M"});
+  EXPECT_EQ(RunOk({"check", path}), path + ": good as far as can be told, a raw file of 8 MiB\n");
+  EXPECT_THAT(RunOk({"check", path, "--json"}), HasSubstr("\"raw\": \"file\""));
+  EXPECT_THAT(RunOk({"repair", path}), HasSubstr(path + ": is raw: there is nothing to repair\n"));
+  std::filesystem::resize_file(path, 1000);
+  const Result part = Run({"check", path});
+  EXPECT_EQ(part.status, 6);
+  EXPECT_THAT(part.output, HasSubstr("grow it to 1024 with truncate -s"));
+  EXPECT_EQ(Run({"repair", path}).status, 6);
+  EXPECT_EQ(std::filesystem::file_size(path), 1000U);
+  EXPECT_EQ(Run({"check", folder_ / "none.img"}).status, 1);
+}
+
 TEST_F(DiskVerbsTest, ResizesWithoutCuttingDataOff) {
   if (!HaveQemu()) GTEST_SKIP() << "no qemu-img";
   const std::string raw = MakeRaw("source.raw", 12 * kMiB, 3);
@@ -314,6 +329,10 @@ TEST_F(DiskVerbsTest, NamesTheFlagWhoseValueTheFormatRefuses) {
     EXPECT_EQ(refused.status, 2) << refused.error_output;
     EXPECT_THAT(refused.error_output, HasSubstr(std::string("InvalidArgument: ") + wrong.flag));
   }
+  const Result smaller =
+      Run({"convert", folder_ / "base.vhdx", folder_ / "a.vhd", "--size", "32M"});
+  EXPECT_EQ(smaller.status, 2);
+  EXPECT_THAT(smaller.error_output, HasSubstr("InvalidArgument: --size: 33554432 bytes is less"));
   EXPECT_EQ(Run({"resize", folder_ / "base.vhd", "3T"}).status, 2);
   EXPECT_THAT(Files(), ::testing::UnorderedElementsAre("base.vhdx", "base.vhd"));
 }
@@ -442,6 +461,40 @@ TEST_F(DiskVerbsTest, KeepsTheModeOfWhatItReplaces) {
   EXPECT_EQ(mode(folder_ / "flat.raw"), 0600U);
 }
 
+TEST_F(DiskVerbsTest, ListsThePathsOfAParentAsTheImageSpellsThem) {
+  RunOk({"create", folder_ / "base, the first.vhd", "8M"});
+  RunOk({"create", folder_ / "child.vhd", "--parent", folder_ / "base, the first.vhd"});
+  const std::string json = RunOk({"info", folder_ / "child.vhd", "--json"});
+  EXPECT_THAT(json, HasSubstr(R"("parent_paths": [".\\base, the first.vhd", ")"));
+  EXPECT_THAT(json, HasSubstr(R"(\\base, the first.vhd"],)"));
+}
+
+// What a link leads to is made, and that is found from its own folder.
+TEST_F(DiskVerbsTest, AChildMadeThroughALinkNamesItsParentFromWhereItLies) {
+  for (const std::string ending : {".vhd", ".vhdx"}) {
+    SCOPED_TRACE(ending);
+    const std::string store = folder_ / ("store" + ending);
+    const std::string base = absl::StrCat(store, "/images/base", ending);
+    const std::string child = absl::StrCat(store, "/images/child", ending);
+    const std::string link = absl::StrCat(store, "/link", ending);
+    std::filesystem::create_directories(absl::StrCat(store, "/images"));
+    RunOk({"create", base, "8M"});
+    RunOk({"create", child, "8M"});
+    std::filesystem::create_symlink(absl::StrCat("images/child", ending), link);
+    RunOk({"create", link, "--parent", base, "--force"});
+    EXPECT_TRUE(std::filesystem::is_symlink(link));
+    // Without what the absolute path leads to.
+    const std::string moved = folder_ / ("moved" + ending);
+    std::filesystem::rename(store, moved);
+    const std::string moved_base = absl::StrCat(moved, "/images/base", ending);
+    EXPECT_THAT(RunOk({"info", absl::StrCat(moved, "/images/child", ending)}),
+                HasSubstr(moved_base));
+    // Nor does another file there count for whoever opens the link.
+    RunOk({"create", absl::StrCat(moved, "/base", ending), "8M"});
+    EXPECT_THAT(RunOk({"info", absl::StrCat(moved, "/link", ending)}), HasSubstr(moved_base));
+  }
+}
+
 TEST_F(DiskVerbsTest, TellsFormatsByNameAndContents) {
   std::ofstream(folder_ / "bad.vhdx") << std::string(8192, 'x');
   std::ofstream(folder_ / "bad.vhd") << std::string(8192, 'x');
@@ -464,6 +517,10 @@ TEST_F(DiskVerbsTest, TellsFormatsByNameAndContents) {
     EXPECT_THAT(refused.error_output, HasSubstr("qemu-img convert"));
     RunOk({"convert", folder_ / name, folder_ / "b.vhdx", "--source-format", "raw", "--force"});
   }
+  EXPECT_THAT(Run({"info", folder_ / "a.img"}).error_output,
+              HasSubstr("a.img: begins as a qcow2 image, which isn't supported; `qemu-img convert` "
+                        "makes it one that is; --format raw takes it as it is"));
+  RunOk({"info", folder_ / "a.img", "--format", "raw"});
   const Result parent = Run({"create", folder_ / "c.vhdx", "--parent", folder_ / "a.qcow2"});
   EXPECT_EQ(parent.status, 2);
   EXPECT_THAT(parent.error_output, HasSubstr("InvalidArgument: --parent: "));

@@ -1,6 +1,9 @@
 #include "disk/raw/raw_disk.h"
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
+#include "disk/flush_tracking_storage.h"
 
 namespace bothy::disk {
 namespace {
@@ -8,14 +11,15 @@ namespace {
 class RawDisk final : public Disk {
  public:
   RawDisk(std::unique_ptr<Storage> storage, const Geometry& geometry)
-      : storage_(std::move(storage)), geometry_(geometry) {}
+      : storage_(std::move(storage)), file_(*storage_), geometry_(geometry) {}
 
-  // The storage does all of it: nothing is allocated, nothing waits.
+  // The storage does all of it: nothing is allocated, and only flushes wait, for each other.
   void Submit(Request& request) override {
     if (absl::Status status = CheckRequest(geometry_, request); !status.ok()) {
       return request.Complete(std::move(status));
     }
-    storage_->Submit(request);
+    if (request.operation == Operation::kFlush) return file_.SubmitUserFlush(request);
+    file_.Submit(request);
   }
   [[nodiscard]] const Geometry& geometry() const override { return geometry_; }
 
@@ -57,16 +61,17 @@ class RawDisk final : public Disk {
     return absl::OkStatus();
   }
   Task<absl::Status> Close() override {
-    Storage& storage = *storage_;
-    absl::Status status = co_await Flush(storage);
-    co_return status;
+    const uint64_t told = file_.failures_told();
+    absl::Status status = co_await Flush(file_);
+    co_return file_.AnswerFlush(told, std::move(status));
   }
   [[nodiscard]] std::string_view format() const override { return "raw"; }
   [[nodiscard]] const std::string& path() const override { return storage_->path(); }
   [[nodiscard]] std::vector<Fact> Facts() const override { return {}; }
 
  private:
-  std::unique_ptr<Storage> storage_;
+  const std::unique_ptr<Storage> storage_;
+  FlushTrackingStorage file_;  // over it
   Geometry geometry_;
 };
 

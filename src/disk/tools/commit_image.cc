@@ -1,5 +1,6 @@
 #include "disk/tools/commit_image.h"
 
+#include <stop_token>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -83,29 +84,19 @@ Task<absl::StatusOr<Before>> LookBefore(IoLoop& loop, const Source& source) {
 // Makes room in the parent for all of the image, which reads the same afterwards: it shows zeros
 // past its parent's end, and there are some now. The parent is then known by `next_linkage`.
 Task<absl::Status> GrowParent(IoLoop& loop, const Source& source, const Before& before,
-                              const Guid& next_linkage) {
+                              const Guid& next_linkage, std::stop_token stop) {
   if (before.parent_bytes >= before.child_bytes) co_return absl::OkStatus();
   if (before.grandparent_bytes > before.parent_bytes) {
     co_return absl::FailedPreconditionError(
         absl::StrCat(before.parent_path, ": is smaller than ", source.path,
                      ", and can't grow: what its own parent holds past its end would be seen"));
   }
-  HostStorageOptions options;
-  options.path = before.parent_path;
-  absl::StatusOr<std::unique_ptr<Storage>> storage =
-      co_await OpenHostStorage(loop, std::move(options));
-  if (!storage.ok()) co_return storage.status();
-  absl::Status status;
-  if (source.type == ImageType::kVhdx) {
-    vhdx::ResizeOptions resize;
-    resize.size_bytes = before.child_bytes;
-    resize.next_linkage = next_linkage;
-    status = co_await vhdx::Resize(**storage, resize);
-  } else {
-    vhd1::ResizeOptions resize;
-    resize.size_bytes = before.child_bytes;
-    status = co_await vhd1::Resize(**storage, resize);
-  }
+  const Source parent = {.path = before.parent_path, .type = source.type};
+  ResizeSpec resize;
+  resize.size_bytes = before.child_bytes;
+  resize.next_linkage = next_linkage;
+  resize.stop = std::move(stop);
+  absl::Status status = co_await ResizeImage(loop, parent, std::move(resize));
   co_return status;
 }
 
@@ -147,7 +138,7 @@ Task<absl::StatusOr<std::string>> CommitImage(IoLoop& loop, const Source& source
   if (!before.ok()) co_return before.status();
   absl::Status status = co_await Relink(loop, source, before->parent_linkage, parent.next_linkage);
   CO_RETURN_IF_ERROR(status);
-  status = co_await GrowParent(loop, source, *before, parent.next_linkage);
+  status = co_await GrowParent(loop, source, *before, parent.next_linkage, options.stop);
   CO_RETURN_IF_ERROR(status);
   HostStorageOptions storage_options;
   storage_options.path = source.path;

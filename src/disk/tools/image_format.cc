@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cerrno>
 #include <filesystem>
 #include <utility>
 #include <vector>
@@ -69,24 +70,63 @@ Task<absl::Status> CreateRaw(Storage& storage, const ImageSpec& spec) {
   co_return status;
 }
 
-Task<absl::Status> ResizeRaw(Storage& storage, uint64_t size_bytes, bool discard_data) {
-  if (size_bytes == 0 || size_bytes % kRawSectorBytes != 0) {
-    co_return absl::InvalidArgumentError(absl::StrCat("size_bytes: ", size_bytes,
+// One of whole sectors whose ends can be read. Reading all of it would tell more, and take as long
+// as a copy does.
+Task<absl::StatusOr<CheckReport>> CheckRaw(Storage& storage) {
+  CheckReport report;
+  struct stat status {};
+  if (::fstat(storage.fd(), &status) != 0) co_return ErrnoStatus(errno, storage.path());
+  report.raw = S_ISBLK(status.st_mode) ? "block device" : "file";
+  const uint64_t size = storage.size();
+  const uint64_t sector = storage.logical_block_bytes();
+  report.file_bytes = report.allocated_bytes = report.block_size_bytes = size;
+  report.blocks_total = report.blocks_allocated = 1;
+  if (size == 0 || size % sector != 0) {
+    report.Add({.severity = Severity::kError,
+                .offset = size,
+                .field = "size",
+                .message = absl::StrCat(size, " bytes are no disk of whole sectors of ", sector,
+                                        " bytes; grow it to ", (size / sector + 1) * sector,
+                                        " with truncate -s"),
+                .repairable = false});
+    co_return report;
+  }
+  std::vector<uint8_t> bytes(sector);
+  for (const uint64_t at : {uint64_t{0}, size - sector}) {
+    const absl::Status read = co_await ReadAt(storage, at, std::span<uint8_t>(bytes));
+    if (read.ok()) continue;
+    report.Add({.severity = Severity::kError,
+                .offset = at,
+                .field = "data",
+                .message = std::string(read.message()),
+                .repairable = false});
+  }
+  co_return report;
+}
+
+Task<absl::Status> ResizeRaw(Storage& storage, const ResizeSpec& spec) {
+  if (spec.size_bytes == 0 || spec.size_bytes % kRawSectorBytes != 0) {
+    co_return absl::InvalidArgumentError(absl::StrCat("size_bytes: ", spec.size_bytes,
                                                       " bytes isn't a number of whole sectors of ",
                                                       kRawSectorBytes, " bytes"));
   }
+  const uint64_t end = storage.size();
   std::vector<uint8_t> chunk(1 << 20);
-  for (uint64_t at = size_bytes; at < storage.size() && !discard_data; at += chunk.size()) {
-    const std::span<uint8_t> part(chunk.data(),
-                                  std::min<uint64_t>(chunk.size(), storage.size() - at));
+  for (uint64_t at = spec.size_bytes; at < end && !spec.discard_data; at += chunk.size()) {
+    if (spec.stop.stop_requested()) {
+      co_return absl::CancelledError(
+          absl::StrCat(storage.path(), ": interrupted before anything was changed"));
+    }
+    if (spec.progress) spec.progress(at - spec.size_bytes, end - spec.size_bytes);
+    const std::span<uint8_t> part(chunk.data(), std::min<uint64_t>(chunk.size(), end - at));
     absl::Status status = co_await ReadAt(storage, at, part);
     CO_RETURN_IF_ERROR(status);
     if (!std::ranges::all_of(part, [](uint8_t byte) { return byte == 0; })) {
       co_return absl::FailedPreconditionError(absl::StrCat(
-          storage.path(), ": data past the new size of ", size_bytes, " bytes would be lost"));
+          storage.path(), ": data past the new size of ", spec.size_bytes, " bytes would be lost"));
     }
   }
-  absl::Status status = co_await storage.Resize(size_bytes);
+  absl::Status status = co_await storage.Resize(spec.size_bytes);
   co_return status;
 }
 
@@ -267,8 +307,11 @@ Task<absl::StatusOr<CheckReport>> CheckImage(IoLoop& loop, const std::string& pa
   absl::StatusOr<std::unique_ptr<Storage>> storage =
       co_await OpenHostStorage(loop, std::move(options));
   if (!storage.ok()) co_return storage.status();
-  absl::StatusOr<CheckReport> report = absl::UnimplementedError(
-      absl::StrCat(path, ": is raw, which has nothing that could be checked"));
+  absl::StatusOr<CheckReport> report;
+  if (type == ImageType::kRaw) {
+    report = co_await CheckRaw(**storage);
+    co_return report;
+  }
   if (type == ImageType::kVhd1) report = co_await vhd1::Check(**storage, progress);
   if (type == ImageType::kVhdx) report = co_await vhdx::Check(**storage, progress);
   if (!report.ok()) co_return report;
@@ -292,47 +335,54 @@ Task<absl::StatusOr<CheckReport>> CheckImage(IoLoop& loop, const std::string& pa
 
 Task<absl::StatusOr<CheckReport>> RepairImage(IoLoop& loop, const std::string& path, ImageType type,
                                               const TableProgress& progress) {
+  absl::StatusOr<CheckReport> report;
+  if (type == ImageType::kRaw) {
+    report = co_await CheckImage(loop, path, type, progress);
+    co_return report;
+  }
   HostStorageOptions options;
   options.path = path;
   absl::StatusOr<std::unique_ptr<Storage>> storage =
       co_await OpenHostStorage(loop, std::move(options));
   if (!storage.ok()) co_return storage.status();
-  absl::StatusOr<CheckReport> report = absl::UnimplementedError(
-      absl::StrCat(path, ": is raw, which has nothing that could be repaired"));
   if (type == ImageType::kVhd1) report = co_await vhd1::Repair(**storage, progress);
   if (type == ImageType::kVhdx) report = co_await vhdx::Repair(**storage, progress);
   if (!report.ok()) co_return NamedOnce(report.status(), path);
   co_return report;
 }
 
-Task<absl::Status> ResizeImage(IoLoop& loop, const std::string& path, ImageType type,
-                               uint64_t size_bytes, bool discard_data) {
+Task<absl::Status> ResizeImage(IoLoop& loop, const Source& source, ResizeSpec spec) {
   HostStorageOptions options;
-  options.path = path;
+  options.path = source.path;
   absl::StatusOr<std::unique_ptr<Storage>> storage =
       co_await OpenHostStorage(loop, std::move(options));
   if (!storage.ok()) co_return storage.status();
   absl::Status status;
-  switch (type) {
+  switch (source.type) {
     case ImageType::kRaw:
-      status = co_await ResizeRaw(**storage, size_bytes, discard_data);
+      status = co_await ResizeRaw(**storage, spec);
       break;
     case ImageType::kVhd1: {
       vhd1::ResizeOptions resize;
-      resize.size_bytes = size_bytes;
-      resize.discard_data = discard_data;
+      resize.size_bytes = spec.size_bytes;
+      resize.discard_data = spec.discard_data;
+      resize.progress = std::move(spec.progress);
+      resize.stop = std::move(spec.stop);
       status = co_await vhd1::Resize(**storage, resize);
       break;
     }
     case ImageType::kVhdx: {
       vhdx::ResizeOptions resize;
-      resize.size_bytes = size_bytes;
-      resize.discard_data = discard_data;
+      resize.size_bytes = spec.size_bytes;
+      resize.discard_data = spec.discard_data;
+      resize.next_linkage = spec.next_linkage;
+      resize.progress = std::move(spec.progress);
+      resize.stop = std::move(spec.stop);
       status = co_await vhdx::Resize(**storage, resize);
       break;
     }
   }
-  co_return NamedOnce(status, path);
+  co_return NamedOnce(status, source.path);
 }
 
 }  // namespace bothy::disk::tools

@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -83,14 +84,23 @@ Task<absl::StatusOr<Look>> LookAt(IoLoop& loop, const Source& source);
 
 using TableProgress = std::function<void(uint64_t done, uint64_t total)>;
 
-// Unimplemented for raw images, which have nothing to check. Parents aren't looked at, but one that
-// can't be opened is a problem.
+// Parents aren't looked at, but one that can't be opened is a problem. Of a raw image there is
+// little to be said: that it is whole sectors, of which the first and the last can be read.
 Task<absl::StatusOr<CheckReport>> CheckImage(IoLoop& loop, const std::string& path, ImageType type,
                                              const TableProgress& progress);
+// Nothing of a raw image is changed.
 Task<absl::StatusOr<CheckReport>> RepairImage(IoLoop& loop, const std::string& path, ImageType type,
                                               const TableProgress& progress);
-// FailedPrecondition when data would be cut off and `discard_data` isn't set.
-Task<absl::Status> ResizeImage(IoLoop& loop, const std::string& path, ImageType type,
-                               uint64_t size_bytes, bool discard_data);
+struct ResizeSpec {
+  uint64_t size_bytes = 0;
+  // Whether data may be cut off; without it that is FailedPrecondition.
+  bool discard_data = false;
+  // Of a VHDX: the linkage that it gets (vhdx::ResizeOptions).
+  Guid next_linkage = {};
+  TableProgress progress = nullptr;
+  // Heard until the first change: Cancelled. What has begun is finished.
+  std::stop_token stop = {};
+};
+Task<absl::Status> ResizeImage(IoLoop& loop, const Source& source, ResizeSpec spec);
 
 }  // namespace bothy::disk::tools

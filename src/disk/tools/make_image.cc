@@ -81,11 +81,11 @@ Task<absl::StatusOr<ParentFacts>> ParentOf(IoLoop& loop, const std::string& path
   co_return parent;
 }
 
-Task<absl::Status> Prepare(IoLoop& loop, NewImageFile& file, const std::string& path,
-                           const ImageSpec& spec, const ParentFacts& parent) {
+Task<absl::Status> Prepare(IoLoop& loop, NewImageFile& file, const ImageSpec& spec,
+                           const ParentFacts& parent) {
   absl::StatusOr<std::unique_ptr<Storage>> storage = co_await file.Open(loop);
   if (!storage.ok()) co_return storage.status();
-  absl::Status status = co_await CreateOn(**storage, path, spec, parent);
+  absl::Status status = co_await CreateOn(**storage, file.path(), spec, parent);
   co_return status;
 }
 
@@ -105,7 +105,7 @@ Task<absl::Status> Convert(IoLoop& loop, Disk& from, const std::string& path, Im
   absl::StatusOr<std::unique_ptr<NewImageFile>> file =
       NewImageFile::Create(path, existing, ModeOfCopy(files));
   if (!file.ok()) co_return file.status();
-  status = co_await Prepare(loop, **file, path, spec, *parent);
+  status = co_await Prepare(loop, **file, spec, *parent);
   if (status.ok()) status = co_await Fill(loop, **file, from, spec, options);
   if (status.ok()) status = (*file)->Publish();
   co_return (*file)->Named(status);
@@ -119,7 +119,7 @@ Task<absl::Status> CreateImage(IoLoop& loop, const std::string& path, ImageSpec 
   if (!parent.ok()) co_return parent.status();
   absl::StatusOr<std::unique_ptr<NewImageFile>> file = NewImageFile::Create(path, existing);
   if (!file.ok()) co_return file.status();
-  absl::Status status = co_await Prepare(loop, **file, path, spec, *parent);
+  absl::Status status = co_await Prepare(loop, **file, spec, *parent);
   if (status.ok()) status = (*file)->Publish();
   co_return (*file)->Named(status);
 }

@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "disk/followed_link.h"
 #include "disk/host_storage.h"
 #include "disk/image_lock.h"
 #include "disk/tools/image_format.h"
@@ -41,16 +42,6 @@ std::string DescriptorPath(int fd) { return absl::StrCat("/proc/self/fd/", fd); 
 
 absl::Status AlreadyThere(const std::string& path) {
   return absl::AlreadyExistsError(absl::StrCat(path, ": there is such a file already"));
-}
-
-// The file itself, where `path` is a symbolic link.
-absl::StatusOr<std::string> Followed(const std::string& path) {
-  struct stat status {};
-  if (::lstat(path.c_str(), &status) != 0 || !S_ISLNK(status.st_mode)) return path;
-  std::error_code error;
-  const std::string target = std::filesystem::canonical(path, error).string();
-  if (error) return ErrnoStatus(error.value(), absl::StrCat(path, ": what the link points to"));
-  return target;
 }
 
 // The file at `path`, for nobody else to use; none when there is none.
@@ -88,7 +79,7 @@ absl::StatusOr<std::unique_ptr<NewImageFile>> NewImageFile::Create(std::string p
     struct stat status {};
     if (::lstat(path.c_str(), &status) == 0) return AlreadyThere(path);
   } else {
-    ASSIGN_OR_RETURN(path, Followed(path));
+    ASSIGN_OR_RETURN(path, FollowedLink(path));
     ASSIGN_OR_RETURN(replaced, LockReplaced(path));
   }
   // Nobody else's until it has the mode of what it replaces.

@@ -39,6 +39,8 @@ class NewImageFile {
   NewImageFile(const NewImageFile&) = delete;
   NewImageFile& operator=(const NewImageFile&) = delete;
 
+  // The name it will have: where a link is replaced, what that leads to.
+  [[nodiscard]] const std::string& path() const { return path_; }
   // The file as a storage, which is to be gone before Publish.
   Task<absl::StatusOr<std::unique_ptr<Storage>>> Open(IoLoop& loop);
   // Makes the contents durable and gives them their name. Blocks.

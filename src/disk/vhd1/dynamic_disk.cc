@@ -18,19 +18,19 @@ constexpr size_t kPartsInFlight = 64;
 }  // namespace
 
 DynamicDisk::DynamicDisk(std::unique_ptr<Storage> storage, const Image& image,
-                         std::unique_ptr<Disk> parent, std::string parent_spelling, bool read_only,
-                         uint32_t cache_bytes)
-    : storage_(std::move(storage)),
+                         std::unique_ptr<Disk> parent, std::vector<std::string> parent_spellings,
+                         bool read_only, uint32_t cache_bytes)
+    : owned_storage_(std::move(storage)),
+      storage_(*owned_storage_),
       image_(image),
       parent_(std::move(parent)),
-      parent_spelling_(std::move(parent_spelling)),
-      geometry_(MakeGeometry(*storage_, image_, read_only)),
+      parent_spellings_(std::move(parent_spellings)),
+      geometry_(MakeGeometry(storage_, image_, read_only)),
       block_bytes_(image_.header->block_size),
       bitmap_bytes_(image_.header->bitmap_bytes()),
-      table_(*storage_, image_.header->table_offset, image_.blocks()),
+      table_(storage_, image_.header->table_offset, image_.blocks()),
       bitmaps_(bitmap_bytes_, static_cast<uint32_t>(block_bytes_ / kSectorBytes), cache_bytes),
-      flush_(*storage_),
-      space_(*storage_, image_, table_, in_flight_, flush_) {}
+      space_(storage_, image_, table_, in_flight_) {}
 
 DynamicDisk::~DynamicDisk() { CHECK(in_flight_.EndedBefore(in_flight_.next_number())); }
 
@@ -64,7 +64,7 @@ bool DynamicDisk::Forward(Request& request) {
   forwarded.length = request.length;
   forwarded.buffers = request.buffers;
   in_flight_.Enter(forwarded.in_flight);
-  storage_->Submit(forwarded);
+  storage_.Submit(forwarded);
   return true;
 }
 
@@ -108,10 +108,10 @@ DynamicDisk::Piece DynamicDisk::PieceAt(const Request& request, uint64_t done) c
 absl::Status DynamicDisk::CheckLocation(uint32_t block, uint32_t location) const {
   const uint64_t offset = location * kSectorBytes;
   const uint64_t span = image_.block_span();
-  if (offset + span > storage_->size()) {
+  if (offset + span > storage_.size()) {
     return Damaged(
         table_.EntryOffset(block), absl::StrCat("BAT[", block, "]"),
-        absl::StrCat("the block at ", offset, " ends past the file's end, ", storage_->size()));
+        absl::StrCat("the block at ", offset, " ends past the file's end, ", storage_.size()));
   }
   if (image_.OverlapsMetadata(offset, span)) {
     return Damaged(table_.EntryOffset(block), absl::StrCat("BAT[", block, "]"),
@@ -141,7 +141,7 @@ Task<absl::StatusOr<DynamicDisk::Placement>> DynamicDisk::Place(uint32_t block) 
 Task<absl::Status> DynamicDisk::LoadBitmap(uint32_t block, uint32_t location) {
   std::vector<uint8_t> bytes(bitmap_bytes_);
   const std::span<uint8_t> target(bytes);
-  absl::Status status = co_await ReadAt(*storage_, location * kSectorBytes, target);
+  absl::Status status = co_await ReadAt(storage_, location * kSectorBytes, target);
   CO_RETURN_IF_ERROR(status);
   if (table_.location(block) != location || table_.complete(block) ||
       bitmaps_.Find(block) != nullptr) {
@@ -220,7 +220,7 @@ Task<absl::Status> DynamicDisk::Read(Request& request) {
     for (const Run& run : runs) {
       const uint64_t requested = piece.requested + run.within - piece.within;
       if (run.present) {
-        parts.Submit(*storage_, Operation::kRead, DataOffset(placement.location, run.within),
+        parts.Submit(storage_, Operation::kRead, DataOffset(placement.location, run.within),
                      Slice(request.buffers, requested, run.length));
       } else {
         ReadAbsent(parts, request.buffers, request.offset + requested, requested, run.length);
@@ -244,7 +244,7 @@ Task<absl::Status> DynamicDisk::Write(Request& request) {
     status = placed.status();
     if (!status.ok()) break;
     if (!placed->complete) marks.push_back({.piece = piece, .location = placed->location});
-    parts.Submit(*storage_, Operation::kWrite, DataOffset(placed->location, piece.within),
+    parts.Submit(storage_, Operation::kWrite, DataOffset(placed->location, piece.within),
                  Slice(request.buffers, piece.requested, piece.length));
     co_await parts.AtMost(kPartsInFlight);
   }
@@ -303,7 +303,7 @@ Task<absl::Status> DynamicDisk::DiscardOrZero(Request& request) {
     if (must_be_there && !placement.complete) {
       marks.push_back({.piece = piece, .location = placement.location});
     }
-    parts.WriteZeroes(*storage_, DataOffset(placement.location, piece.within), piece.length,
+    parts.WriteZeroes(storage_, DataOffset(placement.location, piece.within), piece.length,
                       !zero || request.may_deallocate);
     co_await parts.AtMost(kPartsInFlight);
   }

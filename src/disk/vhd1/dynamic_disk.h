@@ -19,7 +19,7 @@
 //
 // A commit begins by itself when many entries wait for one. All that waits together shares it. When
 // a flush of the file fails that the guest didn't ask for, the guest's next flush fails with the
-// same error, and so do those under way (storage_flush.h); Close counts as one.
+// same error, and so do those under way (disk/flush_tracking_storage.h); Close counts as one.
 #pragma once
 
 #include <coroutine>
@@ -29,6 +29,7 @@
 #include <vector>
 
 #include "disk/disk.h"
+#include "disk/flush_tracking_storage.h"
 #include "disk/storage.h"
 #include "disk/vhd1/bitmap_cache.h"
 #include "disk/vhd1/block_table.h"
@@ -36,7 +37,6 @@
 #include "disk/vhd1/file_space.h"
 #include "disk/vhd1/image.h"
 #include "disk/vhd1/in_flight.h"
-#include "disk/vhd1/storage_flush.h"
 #include "disk/vhd1/wait_list.h"
 
 namespace bothy::disk::vhd1 {
@@ -45,7 +45,7 @@ class DynamicDisk final : public Disk {
  public:
   // `parent` is null for a dynamic image.
   DynamicDisk(std::unique_ptr<Storage> storage, const Image& image, std::unique_ptr<Disk> parent,
-              std::string parent_spelling, bool read_only, uint32_t cache_bytes);
+              std::vector<std::string> parent_spellings, bool read_only, uint32_t cache_bytes);
   ~DynamicDisk() override;
 
   void Submit(Request& request) override;
@@ -55,7 +55,7 @@ class DynamicDisk final : public Disk {
   Task<void> Settle() override;
   Task<absl::Status> Close() override;
   [[nodiscard]] std::string_view format() const override { return "vhd1"; }
-  [[nodiscard]] const std::string& path() const override { return storage_->path(); }
+  [[nodiscard]] const std::string& path() const override { return storage_.path(); }
   [[nodiscard]] std::vector<Fact> Facts() const override;
   [[nodiscard]] const Disk* parent() const override { return parent_.get(); }
   [[nodiscard]] std::optional<Guid> identity() const override { return image_.footer.unique_id; }
@@ -134,17 +134,17 @@ class DynamicDisk final : public Disk {
   // Begins a commit, or waits for one, before too much waits for it.
   Task<absl::Status> LimitUncommitted();
 
-  const std::unique_ptr<Storage> storage_;
+  const std::unique_ptr<Storage> owned_storage_;
+  FlushTrackingStorage storage_;  // over it
   const Image image_;
   const std::unique_ptr<Disk> parent_;
-  const std::string parent_spelling_;
+  const std::vector<std::string> parent_spellings_;
   const Geometry geometry_;
   const uint64_t block_bytes_;
   const uint64_t bitmap_bytes_;
   BlockTable table_;
   BitmapCache bitmaps_;
   InFlightList in_flight_;
-  StorageFlush flush_;
   FileSpace space_;
 
   // Commits are numbered from 1.

@@ -32,9 +32,9 @@ Task<absl::Status> DynamicDisk::LimitUncommitted() {
 }
 
 Task<absl::Status> DynamicDisk::CommitForGuest() {
-  const uint64_t told = flush_.failures_told();
+  const uint64_t told = storage_.failures_told();
   absl::Status status = co_await Commit();
-  co_return flush_.Answer(told, std::move(status));
+  co_return storage_.AnswerFlush(told, std::move(status));
 }
 
 Task<absl::Status> DynamicDisk::Commit() {
@@ -59,7 +59,7 @@ Task<absl::Status> DynamicDisk::RunCommit() {
   if (commit_failed_) {
     // Any part of the failed one may be in the file: a block counted as unreachable here may be
     // reachable already, and its data has to be there before its bitmap says so.
-    absl::Status status = co_await flush_.Run();
+    absl::Status status = co_await Flush(storage_);
     CO_RETURN_IF_ERROR(status);
   }
   const std::vector<BlockTable::Change> changes = table_.BeginCommit();
@@ -72,7 +72,7 @@ Task<absl::Status> DynamicDisk::RunCommit() {
     if (change.location == BlockTable::kUnused) continue;
     unreachable.insert(change.block);
     if (parent_ != nullptr) continue;
-    writes.Write(*storage_, change.location * kSectorBytes,
+    writes.Write(storage_, change.location * kSectorBytes,
                  std::vector<uint8_t>(bitmap_bytes_, 0xFF));
     co_await writes.AtMost(kWritesInFlight);
   }
@@ -82,23 +82,23 @@ Task<absl::Status> DynamicDisk::RunCommit() {
       reachable_bitmaps = true;
       continue;
     }
-    writes.Write(*storage_, change.location * kSectorBytes + change.offset, change.bytes);
+    writes.Write(storage_, change.location * kSectorBytes + change.offset, change.bytes);
     co_await writes.AtMost(kWritesInFlight);
   }
   co_await writes.AtMost(0);
   absl::Status status = writes.status();
-  if (status.ok()) status = co_await flush_.Run();
+  if (status.ok()) status = co_await Flush(storage_);
 
   if (status.ok() && (reachable_bitmaps || !changes.empty())) {
     for (const BitmapCache::Change& change : bitmaps) {
       if (unreachable.contains(change.block)) continue;
-      writes.Write(*storage_, change.location * kSectorBytes + change.offset, change.bytes);
+      writes.Write(storage_, change.location * kSectorBytes + change.offset, change.bytes);
       co_await writes.AtMost(kWritesInFlight);
     }
     co_await writes.AtMost(0);
     status = writes.status();
     if (status.ok()) status = co_await table_.WriteCommit();
-    if (status.ok()) status = co_await flush_.Run();
+    if (status.ok()) status = co_await Flush(storage_);
   }
 
   table_.EndCommit(status.ok());
@@ -123,14 +123,14 @@ Task<absl::Status> DynamicDisk::Close() {
     absl::Status status = co_await parent_->Close();
     co_return status;
   }
-  const uint64_t told = flush_.failures_told();
+  const uint64_t told = storage_.failures_told();
   absl::Status status = co_await Commit();
   if (status.ok()) {
     absl::Status trimmed = co_await space_.Reclaim(SIZE_MAX);
     if (trimmed.ok()) trimmed = co_await space_.Trim();
     status = trimmed;
   }
-  status = flush_.Answer(told, std::move(status));
+  status = storage_.AnswerFlush(told, std::move(status));
   if (parent_ != nullptr) {
     absl::Status closed = co_await parent_->Close();
     if (status.ok()) status = closed;

@@ -40,9 +40,9 @@ Task<absl::StatusOr<Extent>> DynamicDisk::MapExtent(uint64_t offset) {
   Extent extent;
   extent.length = located.piece.length;
   if (located.present) {
-    if (storage_->fd() < 0) co_return extent;
+    if (storage_.fd() < 0) co_return extent;
     extent.kind = Extent::Kind::kFile;
-    extent.fd = storage_->fd();
+    extent.fd = storage_.fd();
     extent.file_offset = DataOffset(located.placement.location, located.piece.within);
     extent.writable = !geometry_.read_only;
     co_return extent;
@@ -75,7 +75,7 @@ std::vector<Fact> DynamicDisk::Facts() const {
   facts.push_back({"block_size_bytes", uint64_t{image_.header->block_size}});
   facts.push_back({"blocks", uint64_t{image_.blocks()}});
   if (image_.footer.type == DiskType::kDifferencing) {
-    facts.push_back({"parent_path", parent_spelling_});
+    facts.push_back({"parent_paths", parent_spellings_});
     facts.push_back({"parent_unique_id", image_.header->parent_unique_id.ToString()});
   }
   return facts;

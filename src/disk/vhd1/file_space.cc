@@ -20,12 +20,11 @@ uint64_t RoundUp(uint64_t value, uint64_t unit) { return (value + unit - 1) / un
 }  // namespace
 
 FileSpace::FileSpace(Storage& storage, const Image& image, BlockTable& table,
-                     const InFlightList& in_flight, StorageFlush& flush)
+                     const InFlightList& in_flight)
     : storage_(storage),
       image_(image),
       table_(table),
       in_flight_(in_flight),
-      flush_(flush),
       span_(image.block_span()),
       footer_offset_(image.footer_offset) {}
 
@@ -191,7 +190,7 @@ Task<absl::Status> FileSpace::MoveFooter(uint64_t slack_end) {
   slack_end = std::max(slack_end, RoundUp(old_size, kSectorBytes));
   absl::Status status = co_await storage_.Resize(slack_end + kFooterBytes);
   if (status.ok()) status = co_await WriteAt(storage_, slack_end, footer);
-  if (status.ok()) status = co_await flush_.Run();
+  if (status.ok()) status = co_await Flush(storage_);
   if (!status.ok()) {
     // The old footer is still where it was; without this it would no longer be the last.
     absl::Status undone = co_await storage_.Resize(old_size);
@@ -230,13 +229,13 @@ Task<absl::Status> FileSpace::Trim() {
   const std::span<const uint8_t> footer(bytes);
   absl::Status status = co_await WriteAt(storage_, data_end_, footer);
   CO_RETURN_IF_ERROR(status);
-  status = co_await flush_.Run();
+  status = co_await Flush(storage_);
   CO_RETURN_IF_ERROR(status);
   status = co_await storage_.Resize(data_end_ + kFooterBytes);
   CO_RETURN_IF_ERROR(status);
   footer_offset_ = data_end_;
   zero_end_ = data_end_;
-  co_return co_await flush_.Run();
+  co_return co_await Flush(storage_);
 }
 
 }  // namespace bothy::disk::vhd1

@@ -13,7 +13,6 @@
 #include "disk/vhd1/block_table.h"
 #include "disk/vhd1/image.h"
 #include "disk/vhd1/in_flight.h"
-#include "disk/vhd1/storage_flush.h"
 #include "disk/vhd1/wait_list.h"
 #include "support/status.h"
 #include "support/task.h"
@@ -23,8 +22,7 @@ namespace bothy::disk::vhd1 {
 class FileSpace {
  public:
   // All outlive it.
-  FileSpace(Storage& storage, const Image& image, BlockTable& table, const InFlightList& in_flight,
-            StorageFlush& flush);
+  FileSpace(Storage& storage, const Image& image, BlockTable& table, const InFlightList& in_flight);
 
   // A block's room, as a location of the table: zero bytes for its bitmap and its data. kUnused
   // when there is none before Grow.
@@ -60,7 +58,6 @@ class FileSpace {
   const Image& image_;
   BlockTable& table_;
   const InFlightList& in_flight_;
-  StorageFlush& flush_;
   const uint64_t span_;  // bytes of a block with its bitmap
   uint64_t footer_offset_;
   // Set by Scan: where the last block ends, and up to where zeros follow it.

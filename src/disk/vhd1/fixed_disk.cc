@@ -58,6 +58,7 @@ Geometry MakeGeometry(const Storage& storage, const Image& image, bool read_only
 
 FixedDisk::FixedDisk(std::unique_ptr<Storage> storage, const Image& image, bool read_only)
     : storage_(std::move(storage)),
+      file_(*storage_),
       image_(image),
       geometry_(MakeGeometry(*storage_, image, read_only)) {}
 
@@ -65,7 +66,8 @@ void FixedDisk::Submit(Request& request) {
   absl::Status status = CheckRequest(geometry_, request);
   if (!status.ok()) return request.Complete(std::move(status));
   // Same offsets, same meaning: the storage has the disk's bytes first.
-  storage_->Submit(request);
+  if (request.operation == Operation::kFlush) return file_.SubmitUserFlush(request);
+  file_.Submit(request);
 }
 
 Task<absl::StatusOr<Extent>> FixedDisk::MapExtent(uint64_t offset) {
@@ -85,7 +87,9 @@ Task<absl::StatusOr<Extent>> FixedDisk::MapExtent(uint64_t offset) {
 
 Task<absl::Status> FixedDisk::Close() {
   if (geometry_.read_only) co_return absl::OkStatus();
-  co_return co_await Flush(*storage_);
+  const uint64_t told = file_.failures_told();
+  absl::Status status = co_await Flush(file_);
+  co_return file_.AnswerFlush(told, std::move(status));
 }
 
 std::vector<Fact> FixedDisk::Facts() const { return FooterFacts(image_); }

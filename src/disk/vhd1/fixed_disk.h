@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "disk/disk.h"
+#include "disk/flush_tracking_storage.h"
 #include "disk/storage.h"
 #include "disk/vhd1/image.h"
 
@@ -27,7 +28,8 @@ class FixedDisk final : public Disk {
   [[nodiscard]] std::optional<Guid> linkage() const override { return image_.footer.unique_id; }
 
  private:
-  std::unique_ptr<Storage> storage_;
+  const std::unique_ptr<Storage> storage_;
+  FlushTrackingStorage file_;  // over it
   const Image image_;
   Geometry geometry_;
 };

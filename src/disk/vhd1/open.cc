@@ -1,4 +1,6 @@
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -13,7 +15,7 @@ namespace {
 
 struct OpenedParent {
   std::unique_ptr<Disk> disk;
-  std::string spelled;
+  std::vector<std::string> spelled;
 };
 
 absl::Status CheckParent(const Disk& parent, const Image& image) {
@@ -41,12 +43,12 @@ Task<absl::StatusOr<OpenedParent>> OpenParent(Storage& storage, const Image& ima
   if (!read.ok()) co_return WithContext(read.status(), storage.path());
   const ParentReference reference = *std::move(read);
   OpenedParent parent;
-  parent.spelled = absl::StrJoin(reference.spelled_paths, ", ");
+  parent.spelled = reference.spelled_paths;
   if (options.without_parent) co_return parent;
   if (!options.open_parent) {
     co_return absl::FailedPreconditionError(
-        absl::StrCat(storage.path(), ": differs from a parent (", parent.spelled,
-                     "), which isn't to be opened"));
+        absl::StrCat(storage.path(), ": differs from a parent (",
+                     absl::StrJoin(parent.spelled, ", "), "), which isn't to be opened"));
   }
   absl::StatusOr<std::unique_ptr<Disk>> disk = co_await options.open_parent(reference);
   CO_ASSIGN_OR_RETURN(parent.disk, disk);

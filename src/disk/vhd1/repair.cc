@@ -15,8 +15,8 @@ namespace {
 
 constexpr size_t kChunkBytes = 1 << 20;
 
-// The footer of a fixed image whose file doesn't end with it, as after an interrupted Resize: it
-// tells the size of what is before it.
+// The footer of a fixed image whose file doesn't end with it, as when something was appended to it:
+// it tells the size of what is before it.
 Task<absl::StatusOr<std::optional<Footer>>> FindFixedFooter(Storage& storage,
                                                             const Progress& progress) {
   std::vector<uint8_t> chunk;

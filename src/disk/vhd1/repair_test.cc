@@ -4,6 +4,7 @@
 
 #include <array>
 #include <memory>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -291,6 +292,41 @@ TEST_F(ResizeTest, ShrinkingRefusesToCutData) {
     std::vector<uint8_t> bytes(kDiskBytes - (1 << 20));
     ASSERT_TRUE(Await(ReadAt(*disk, 1 << 20, bytes), storage_).ok());
     EXPECT_TRUE(std::ranges::all_of(bytes, [](uint8_t byte) { return byte == 0; }));
+  }
+}
+
+TEST_F(ResizeTest, CanBeInterruptedWhileItLooksForData) {
+  for (const Type type : {Type::kFixed, Type::kDynamic}) {
+    SCOPED_TRACE(static_cast<int>(type));
+    storage_.Truncate(0);
+    const CreateOptions create = {
+        .size_bytes = kDiskBytes, .type = type, .block_size_bytes = kMinBlockBytes};
+    ASSERT_TRUE(Await(Create(storage_, create), storage_).ok());
+    // Blocks that hold zeros have to be read.
+    std::unique_ptr<Disk> disk = OpenIt();
+    const std::vector<uint8_t> zeros(kDiskBytes);
+    ASSERT_TRUE(Await(WriteAt(*disk, 0, std::span(zeros)), storage_).ok());
+    ASSERT_TRUE(Await(disk->Close(), storage_).ok());
+    disk.reset();
+    const MemoryStorage::Chunks before = storage_.chunks();
+    std::stop_source stop;
+    uint64_t last_done = 0;
+    uint64_t last_total = 0;
+    ResizeOptions options = {.size_bytes = 1 << 20};
+    options.stop = stop.get_token();
+    options.progress = [&](uint64_t done, uint64_t total) {
+      EXPECT_LE(done, total);
+      last_done = done;
+      last_total = total;
+      if (total == kDiskBytes - (1 << 20)) stop.request_stop();
+    };
+    EXPECT_TRUE(absl::IsCancelled(Await(Resize(storage_, options), storage_)));
+    EXPECT_LT(last_done, last_total);
+    EXPECT_TRUE(storage_.chunks() == before);
+    options.stop = {};
+    EXPECT_TRUE(Await(Resize(storage_, options), storage_).ok());
+    EXPECT_EQ(last_total, kDiskBytes - (1 << 20));
+    EXPECT_EQ(last_done, last_total);
   }
 }
 

@@ -29,34 +29,75 @@ absl::Status WouldCut(uint64_t size_bytes) {
       absl::StrCat("data past the new size of ", size_bytes, " bytes would be lost"));
 }
 
-Task<absl::StatusOr<bool>> AllZero(Storage& storage, uint64_t begin, uint64_t end) {
+absl::Status Interrupted() {
+  return absl::CancelledError("interrupted before anything was changed");
+}
+
+// How far the reading is that comes before the first change.
+struct Survey {
+  const ResizeOptions& options;
+  uint64_t total = 0;  // bytes
+  uint64_t done = 0;
+};
+
+Task<absl::StatusOr<bool>> AllZero(Storage& storage, uint64_t begin, uint64_t end, Survey& survey) {
   std::vector<uint8_t> chunk(1 << 20);
   while (begin < end) {
+    if (survey.options.stop.stop_requested()) co_return Interrupted();
     const std::span<uint8_t> part(chunk.data(), std::min<uint64_t>(chunk.size(), end - begin));
     absl::Status status = co_await ReadAt(storage, begin, part);
     CO_RETURN_IF_ERROR(status);
     if (!std::ranges::all_of(part, [](uint8_t byte) { return byte == 0; })) co_return false;
     begin += part.size();
+    survey.done += part.size();
+    if (survey.options.progress) survey.options.progress(survey.done, survey.total);
   }
   co_return true;
+}
+
+uint64_t RoundUpToSector(uint64_t bytes) {
+  return (bytes + kSectorBytes - 1) / kSectorBytes * kSectorBytes;
+}
+
+// The last one only. Durable on return.
+Task<absl::Status> WriteFooter(Storage& storage, const Footer& footer, uint64_t offset) {
+  const auto bytes = footer.Encode();
+  const std::span<const uint8_t> data(bytes);
+  absl::Status status = co_await WriteAt(storage, offset, data);
+  if (status.ok()) status = co_await Flush(storage);
+  co_return status;
 }
 
 Task<absl::Status> ResizeFixed(Storage& storage, const Image& image, const ResizeOptions& options) {
   const uint64_t old_size = image.disk_bytes();
   if (options.size_bytes < old_size && !options.discard_data) {
-    absl::StatusOr<bool> zero = co_await AllZero(storage, options.size_bytes, old_size);
+    Survey survey = {.options = options, .total = old_size - options.size_bytes};
+    absl::StatusOr<bool> zero = co_await AllZero(storage, options.size_bytes, old_size, survey);
     if (!zero.ok()) co_return zero.status();
     if (!*zero) co_return WouldCut(options.size_bytes);
   }
-  // Growing, the new footer extends the file: were it lost, Repair would find the old one.
-  // Shrinking, it is there before the end is cut off.
-  const Footer footer = Resized(image.footer, options.size_bytes);
-  absl::Status status = co_await WriteFooters(storage, footer, options.size_bytes);
-  CO_RETURN_IF_ERROR(status);
+  // A footer at the file's end with the new size is the change; before it and after it the image is
+  // a good one with room behind the disk. So the footer is first brought to where it can be for
+  // both sizes, on a sector of its own.
+  const uint64_t old_end = image.footer_offset + kFooterBytes;
+  uint64_t footer_at = image.footer_offset;
+  absl::Status status;
+  if (options.size_bytes > footer_at || footer_at % kSectorBytes != 0) {
+    footer_at = std::max(options.size_bytes, RoundUpToSector(old_end));
+    status = co_await WriteFooter(storage, image.footer, footer_at);
+    CO_RETURN_IF_ERROR(status);
+  }
   if (options.size_bytes > old_size) {
-    const uint64_t end = std::min(image.footer_offset + kFooterBytes, options.size_bytes);
-    if (end > old_size) status = co_await WriteZeroes(storage, old_size, end - old_size);
+    // What was behind the disk, the old footer too, isn't to become part of it.
+    status =
+        co_await WriteZeroes(storage, old_size, std::min(old_end, options.size_bytes) - old_size);
     if (status.ok()) status = co_await Flush(storage);
+    CO_RETURN_IF_ERROR(status);
+  }
+  const Footer footer = Resized(image.footer, options.size_bytes);
+  status = co_await WriteFooter(storage, footer, footer_at);
+  if (status.ok() && footer_at != options.size_bytes) {
+    status = co_await WriteFooters(storage, footer, options.size_bytes);
   }
   co_return status;
 }
@@ -180,17 +221,26 @@ Task<absl::Status> CutBlocks(Storage& storage, uint64_t size_bytes, const Examin
 
 // Whether anything but zeros would be cut off. What a differencing image has there may hide what
 // its parent has, so any block counts.
-Task<absl::StatusOr<bool>> HoldsDataPast(Storage& storage, uint64_t size_bytes,
+Task<absl::StatusOr<bool>> HoldsDataPast(Storage& storage, const ResizeOptions& options,
                                          const Examination& found) {
   const Image& image = *found.image;
-  for (const FoundBlock& block : found.blocks) {
+  // Of a block, what is within the new size: all of it, or less.
+  const auto kept_of = [&](const FoundBlock& block) {
     const uint64_t begin = uint64_t{block.block} * image.header->block_size;
-    if (begin + image.header->block_size <= size_bytes) continue;
-    const uint64_t kept = size_bytes - std::min(begin, size_bytes);
+    return std::min<uint64_t>(options.size_bytes - std::min(begin, options.size_bytes),
+                              image.header->block_size);
+  };
+  Survey survey = {.options = options};
+  for (const FoundBlock& block : found.blocks) {
+    survey.total += image.header->block_size - kept_of(block);
+  }
+  for (const FoundBlock& block : found.blocks) {
+    const uint64_t kept = kept_of(block);
+    if (kept == image.header->block_size) continue;
     if (found.footer->type == DiskType::kDifferencing) co_return true;
     const uint64_t data = block.offset + image.header->bitmap_bytes();
     absl::StatusOr<bool> zero =
-        co_await AllZero(storage, data + kept, data + image.header->block_size);
+        co_await AllZero(storage, data + kept, data + image.header->block_size, survey);
     if (!zero.ok()) co_return zero.status();
     if (!*zero) co_return true;
   }
@@ -219,7 +269,7 @@ Task<absl::Status> ResizeDynamic(Storage& storage, const ResizeOptions& options,
     co_return status;
   }
   if (!options.discard_data) {
-    absl::StatusOr<bool> holds = co_await HoldsDataPast(storage, options.size_bytes, found);
+    absl::StatusOr<bool> holds = co_await HoldsDataPast(storage, options, found);
     if (!holds.ok()) co_return holds.status();
     if (*holds) co_return WouldCut(options.size_bytes);
   }
@@ -246,18 +296,24 @@ Task<absl::Status> ResizeImage(Storage& storage, const ResizeOptions& options) {
         absl::StrCat("size_bytes: ", options.size_bytes,
                      " bytes isn't a number of whole sectors up to ", kMaxDiskBytes));
   }
-  absl::StatusOr<Examination> examined = co_await Examine(storage, nullptr);
+  absl::StatusOr<Examination> examined = co_await Examine(storage, options.progress);
   CO_ASSIGN_OR_RETURN(Examination found, examined);
+  if (options.stop.stop_requested()) co_return Interrupted();
   const bool bad = found.report.worst >= Severity::kWarning && !found.report.clean();
   if (bad && !OnlyFootersDiffer(found.report)) {
     co_return absl::FailedPreconditionError("has problems; repair it first");
   }
   absl::Status status;
-  if (options.size_bytes == found.image->disk_bytes()) {
+  const bool fixed = found.footer->type == DiskType::kFixed;
+  // A fixed image may have room behind the disk, as an interrupted shrink leaves it. Unless
+  // programs differ on where the disk ends it is nobody's.
+  const bool room_left = fixed && found.image->footer_offset != options.size_bytes &&
+                         found.footer->current_size == options.size_bytes;
+  if (options.size_bytes == found.image->disk_bytes() && !room_left) {
     if (bad) status = co_await WriteFooters(storage, found.image->footer, found.data_end);
     co_return status;
   }
-  if (found.footer->type == DiskType::kFixed) {
+  if (fixed) {
     status = co_await ResizeFixed(storage, *found.image, options);
   } else {
     status = co_await ResizeDynamic(storage, options, found);
@@ -280,7 +336,7 @@ Task<absl::Status> Relink(Storage& storage, const ParentSpelling& parent) {
     absl::StatusOr<std::vector<EncodedLocator>> locators = EncodeParentPaths(parent);
     if (!locators.ok()) co_return locators.status();
     // New paths never overwrite what the header refers to: until it is written the old ones hold.
-    uint64_t end = (image.footer_offset + kSectorBytes - 1) / kSectorBytes * kSectorBytes;
+    uint64_t end = RoundUpToSector(image.footer_offset);
     const uint64_t begin = end;
     for (const EncodedLocator& locator : *locators) end += locator.entry.data_space;
     absl::Status status = co_await WriteFooters(storage, image.footer, end);

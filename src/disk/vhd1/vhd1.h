@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <stop_token>
 #include <string>
 
 #include "disk/check_report.h"
@@ -93,11 +94,14 @@ struct ResizeOptions {
   uint64_t size_bytes = 0;
   // Shrinking cuts blocks off that hold data; without it that is FailedPrecondition.
   bool discard_data = false;
+  Progress progress = nullptr;
+  // Heard until the first change: Cancelled. What has begun is finished.
+  std::stop_token stop = {};
 };
 // A footer that differs from its copy, as an interrupted one leaves them, is put right. New space
 // reads as zero (of a differencing image: as its parent, zero past that one's end), also after a
-// Resize that was interrupted. One of a dynamic or differencing image that is interrupted leaves
-// the old size or the new one.
+// Resize that was interrupted. One that is interrupted leaves the old size or the new one, and of a
+// fixed image perhaps room behind the disk, which the same call again, or a later one, gives back.
 Task<absl::Status> Resize(Storage& storage, const ResizeOptions& options);
 
 // Changes what a differencing image says of its parent; paths that are empty stay as they are, and

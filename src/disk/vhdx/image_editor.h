@@ -7,8 +7,8 @@
 #include <optional>
 #include <span>
 
+#include "disk/flush_tracking_storage.h"
 #include "disk/vhdx/bat_examiner.h"
-#include "disk/vhdx/flush_tracking_storage.h"
 #include "disk/vhdx/image_file.h"
 #include "disk/vhdx/metadata_store.h"
 #include "disk/vhdx/region_table.h"

@@ -7,6 +7,8 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "disk/damage.h"
+#include "disk/vhdx/bat_examiner.h"
 #include "disk/vhdx/image_editor.h"
 #include "disk/vhdx/sector_bitmap.h"
 #include "disk/vhdx/vhdx.h"
@@ -15,6 +17,12 @@ namespace bothy::disk::vhdx {
 namespace {
 
 constexpr uint64_t kCopyBytes = kMiB;
+// How often the way through the BAT is told, in entries.
+constexpr uint64_t kEntriesBetweenProgress = uint64_t{256} * kBatEntriesPerPage;
+
+absl::Status Interrupted() {
+  return absl::CancelledError("interrupted before anything was changed");
+}
 
 class Resizer {
  public:
@@ -22,6 +30,9 @@ class Resizer {
       : editor_(editor), options_(options), before_(editor.image().parameters()), after_(before_) {
     after_.size_bytes = options.size_bytes;
   }
+  // DataLoss when the BAT can't be relied on, before anything changes: what is written to a block
+  // would go to a table, or to another block.
+  Task<absl::Status> RefuseUnlessSound();
   Task<absl::Status> Grow();
   Task<absl::Status> Shrink();
 
@@ -45,6 +56,36 @@ class Resizer {
   uint64_t bat_offset_ = 0;  // of the BAT to be
   uint64_t new_blocks_ = 0;  // where those of a fixed image go
 };
+
+Task<absl::Status> Resizer::RefuseUnlessSound() {
+  BatExaminer examiner(editor_.image(), storage().size());
+  const uint64_t first_past_end = bat().PayloadIndex(bat().payload_blocks());
+  BatEntry bitmap_entry;
+  for (uint64_t index = 0; index < bat().entries(); ++index) {
+    const bool is_bitmap = bat().IsBitmapIndex(index);
+    if (index % kEntriesBetweenProgress == 0) {
+      if (options_.stop.stop_requested()) co_return Interrupted();
+      if (options_.progress) options_.progress(index * kBatEntryBytes, bat().bytes());
+    }
+    // Past the disk's end entries mean nothing, and are cleared.
+    if (index >= first_past_end && !is_bitmap) continue;
+    if (before_.has_parent && index % (bat().chunk_ratio() + 1) == 0) {
+      absl::StatusOr<BatEntry> loaded =
+          co_await editor_.Entry(bat().BitmapIndex(bat().ChunkOf(bat().BlockOf(index))));
+      CO_ASSIGN_OR_RETURN(bitmap_entry, loaded);
+    }
+    std::optional<BatEntry> entry = editor_.FindEntry(index);
+    if (!entry.has_value()) {
+      absl::StatusOr<BatEntry> loaded = co_await editor_.Entry(index);
+      CO_ASSIGN_OR_RETURN(entry, loaded);
+    }
+    const EntryFault fault = examiner.Examine(index, *entry, bitmap_entry);
+    if (fault == EntryFault::kNone || fault == EntryFault::kStrayBitmap) continue;
+    co_return Damaged(bat().EntryOffset(index), absl::StrCat("BAT[", index, "]"),
+                      absl::StrCat(Describe(fault), "; repair the image first"));
+  }
+  co_return absl::OkStatus();
+}
 
 Task<absl::Status> Resizer::MakeRoomForBat() {
   const Region& region = editor_.image().regions().bat();
@@ -210,6 +251,7 @@ Task<absl::Status> Resizer::Grow() {
 Task<absl::StatusOr<bool>> Resizer::HasData(uint64_t file_offset, uint64_t length) {
   std::vector<uint8_t> bytes;
   for (uint64_t at = 0; at < length; at += bytes.size()) {
+    if (options_.stop.stop_requested()) co_return Interrupted();
     bytes.resize(std::min(kCopyBytes, length - at));
     absl::Status status = co_await ReadAt(storage(), file_offset + at, std::span<uint8_t>(bytes));
     CO_RETURN_IF_ERROR(status);
@@ -221,6 +263,10 @@ Task<absl::StatusOr<bool>> Resizer::HasData(uint64_t file_offset, uint64_t lengt
 Task<absl::Status> Resizer::RefuseIfDataIsCut() {
   const uint64_t first = after_.size_bytes / before_.block_bytes;
   for (uint64_t block = first; block < bat().payload_blocks(); ++block) {
+    if (options_.progress) {
+      options_.progress((block - first) * before_.block_bytes,
+                        (bat().payload_blocks() - first) * before_.block_bytes);
+    }
     absl::StatusOr<BatEntry> entry = co_await editor_.Entry(bat().PayloadIndex(block));
     CO_RETURN_IF_ERROR(entry.status());
     if (!entry->present()) continue;
@@ -284,17 +330,17 @@ Task<absl::Status> Resize(Storage& storage, const ResizeOptions& options) {
     if (options.size_bytes == parameters.size_bytes) co_return absl::OkStatus();
     Resizer resizer(**editor, options);
     const bool grows = options.size_bytes > parameters.size_bytes;
-    absl::Status status;
-    if (grows) {
+    absl::Status status = co_await resizer.RefuseUnlessSound();
+    if (status.ok() && grows) {
       status = co_await resizer.Grow();
-    } else {
+    } else if (status.ok()) {
       status = co_await resizer.Shrink();
     }
     absl::Status idle = co_await (*editor)->tables().WaitUntilIdle();
     if (grows || !status.ok()) co_return WithContext(status, storage.path());
   }
   // The blocks that were cut off, back to the host.
-  absl::StatusOr<CheckReport> report = co_await Repair(storage);
+  absl::StatusOr<CheckReport> report = co_await Repair(storage, options.progress);
   co_return report.status();
 }
 

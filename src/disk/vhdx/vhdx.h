@@ -16,6 +16,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <stop_token>
 #include <string>
 
 #include "disk/check_report.h"
@@ -96,12 +97,15 @@ struct ResizeOptions {
   uint64_t size_bytes = 0;
   // Shrinking cuts blocks off that hold data; without it that is FailedPrecondition.
   bool discard_data = false;
+  Progress progress = nullptr;
+  // Heard until the first change: Cancelled. What has begun is finished.
+  std::stop_token stop = {};
   // The DataWriteGuid that the image gets; zero: a fresh one. As OpenOptions::next_linkage.
   Guid next_linkage = {};
 };
 // Children of the image are good no longer, unless they know next_linkage: the DataWriteGuid
 // changes. New space reads as zero (of a differencing image: as its parent, zero past that one's
-// end).
+// end). DataLoss, and nothing is changed, when an entry of the BAT can't be true.
 Task<absl::Status> Resize(Storage& storage, const ResizeOptions& options);
 
 // Changes what a differencing image says of its parent; paths that are empty stay as they are.

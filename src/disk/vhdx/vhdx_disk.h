@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "disk/disk.h"
+#include "disk/flush_tracking_storage.h"
 #include "disk/vhdx/bat.h"
-#include "disk/vhdx/flush_tracking_storage.h"
 #include "disk/vhdx/gather.h"
 #include "disk/vhdx/image_file.h"
 #include "disk/vhdx/io_epochs.h"

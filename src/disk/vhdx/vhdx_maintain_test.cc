@@ -2,6 +2,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <functional>
+#include <stop_token>
+
 #include "disk/vhdx/bat.h"
 #include "disk/vhdx/image_file.h"
 #include "disk/vhdx/test_images.h"
@@ -349,6 +352,54 @@ TEST_F(VhdxMaintainTest, GrowingClearsEntriesThatOthersLeft) {
   }
 }
 
+// Entries that would have a table, or another block's data, cleared as the end of the last block.
+TEST_F(VhdxMaintainTest, ResizingRefusesABatThatCannotBe) {
+  const uint64_t size = 8 * kMiB1 + 4096;
+  struct Case {
+    const char* name;
+    Type type;
+    uint64_t index;
+    std::function<BatEntry(const BatLayout&)> entry;
+  };
+  const auto at_the_bat = [](const BatLayout& bat) {
+    return BatEntry(BlockState::kFullyPresent, bat.PageOffset(0));
+  };
+  const auto outside = [](const BatLayout&) {
+    return BatEntry(BlockState::kFullyPresent, uint64_t{1} << 40);
+  };
+  const auto partial = [this](const BatLayout&) {
+    return BatEntry(BlockState::kPartiallyPresent, Entry(0).file_offset());
+  };
+  const auto shared = [this](const BatLayout&) { return Entry(0); };
+  const Case cases[] = {
+      {"on the BAT", Type::kDynamic, 8, at_the_bat},
+      {"outside", Type::kDynamic, 8, outside},
+      {"on another block", Type::kDynamic, 8, shared},
+      {"partial without a parent", Type::kDynamic, 8, partial},
+      {"bitmap on the BAT", Type::kDifferencing, 4096, at_the_bat},
+      {"a block that isn't the last", Type::kDynamic, 3, at_the_bat},
+  };
+  for (const Case& bad : cases) {
+    SCOPED_TRACE(bad.name);
+    Make({.type = bad.type, .disk_bytes = size});
+    WriteDisk(0, Pattern(kMiB1, 9));
+    // Partly there, in an image with a parent.
+    WriteDisk(8 * kMiB1, Pattern(512, 5));
+    SetEntry(bad.index, bad.entry(Bat()));
+    const MemoryStorage::Chunks before = file().chunks();
+    for (const uint64_t to : {size + kMiB1, size - 4096}) {
+      const absl::Status status = ResizeTo(to, true);
+      EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+      EXPECT_THAT(std::string(status.message()), HasSubstr("; repair the image first"));
+      EXPECT_TRUE(file().chunks() == before);
+    }
+    ASSERT_TRUE(Await(Repair(file()), file()).ok());
+    EXPECT_TRUE(ResizeTo(size + kMiB1).ok());
+    EXPECT_TRUE(CheckFile().sound());
+    EXPECT_EQ(ReadDisk(0, kMiB1), Pattern(kMiB1, 9));
+  }
+}
+
 // What a commit in between couldn't flush is lost, whatever the last one says.
 TEST_F(VhdxMaintainTest, ResizingTellsOfEveryFlushThatFailed) {
   constexpr uint64_t kBlocks = 128 * kBatEntriesPerPage;
@@ -373,6 +424,29 @@ TEST_F(VhdxMaintainTest, ResizingTellsOfEveryFlushThatFailed) {
     }
     EXPECT_TRUE(absl::IsDataLoss(status)) << status;
   }
+}
+
+TEST_F(VhdxMaintainTest, ResizingCanBeInterruptedWhileItLooksForData) {
+  Make({});
+  WriteDisk(0, std::vector<uint8_t>(9 * kMiB1));
+  const MemoryStorage::Chunks before = file().chunks();
+  std::stop_source stop;
+  uint64_t most = 0;
+  ResizeOptions options = {.size_bytes = 2 * kMiB1};
+  options.stop = stop.get_token();
+  options.progress = [&](uint64_t done, uint64_t total) {
+    EXPECT_LE(done, total);
+    if (total != 7 * kMiB1) return;
+    most = done;
+    if (done == 3 * kMiB1) stop.request_stop();
+  };
+  const absl::Status status = Await(Resize(file(), options), file());
+  EXPECT_TRUE(absl::IsCancelled(status)) << status;
+  EXPECT_EQ(most, 3 * kMiB1);
+  EXPECT_TRUE(file().chunks() == before);
+  options.stop = {};
+  EXPECT_TRUE(Await(Resize(file(), options), file()).ok());
+  EXPECT_EQ(most, 6 * kMiB1);
 }
 
 TEST_F(VhdxMaintainTest, RefusesImpossibleSizes) {

@@ -219,6 +219,14 @@ void Run(FuzzedDataProvider& input) {
     (void)Await((*disk)->Close(), std::span(storages));
   }
   if (blocks > kMaxBlocksToCheck) return;
+  if (input.ConsumeBool()) {
+    const uint64_t size = (input.ConsumeIntegral<uint16_t>() + uint64_t{1}) * 4096;
+    const ResizeOptions resize = {.size_bytes = size, .discard_data = input.ConsumeBool()};
+    if (Await(Resize(file, resize), file).ok()) {
+      const auto resized = Await(Check(file), file);
+      CHECK(resized.ok() && resized->sound());
+    }
+  }
   const auto before = Await(Repair(file), file);
   if (!before.ok()) return;
   const auto after = Await(Check(file), file);

@@ -1,27 +1,36 @@
 // FlushTrackingStorage: an image's file that remembers its flushes that failed until the user of
-// the disk was told.
+// the disk, a guest, was told.
 //
 // A host keeps what is written in memory, tells once that it couldn't bring it to the device, to
-// whichever flush comes next, and counts it as written from then on: the flush after that succeeds
-// over lost data. Here many flushes aren't the user's (of headers, of the log, before a commit), so
-// that the error could end where nobody looks. All flushes of the file go through this class, and
-// each one of the user's is answered by it:
+// whichever flush comes next (Linux: fsync), and counts it as written from then on: the flush after
+// that succeeds over lost data. Many flushes aren't the user's (of headers, of a log or a footer,
+// before a commit), so that the error could end where nobody looks. And each one of the user's that
+// is in flight may be the one that stands for what is lost. So a format makes all flushes of its
+// file through this class, and whatever flush fails, those of the user's that are in flight fail
+// with it, or else the next one.
+//
+// One that is nothing but a flush of the file is handed on as the user's:
+//
+//   file.SubmitUserFlush(request);
+//
+// and one that is more is answered by the class:
 //
 //   const uint64_t told = file.failures_told();
 //   absl::Status status = ...;  // whatever makes things durable
 //   co_return file.AnswerFlush(told, std::move(status));
 //
-// They go one at a time: of two that overlap, the one that succeeds could end before the one that
-// was told the error. Those that come meanwhile share the next.
+// Flushes of the file go one at a time: of two that overlap, the one that succeeds could end before
+// the one that was told the error. Those that come meanwhile share the next.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "disk/storage.h"
 
-namespace bothy::disk::vhdx {
+namespace bothy::disk {
 
 class FlushTrackingStorage final : public Storage {
  public:
@@ -29,6 +38,8 @@ class FlushTrackingStorage final : public Storage {
   explicit FlushTrackingStorage(Storage& base) : base_(base) {}
 
   void Submit(Request& request) override;
+  // The same for a flush of the user's, which is answered as by AnswerFlush.
+  void SubmitUserFlush(Request& request);
   [[nodiscard]] uint64_t size() const override { return base_.size(); }
   Task<absl::Status> Resize(uint64_t bytes) override { return base_.Resize(bytes); }
   absl::Status Refresh() override { return base_.Refresh(); }
@@ -59,16 +70,22 @@ class FlushTrackingStorage final : public Storage {
    private:
     FlushTrackingStorage& storage_;
   };
+  // A flush that was asked for.
+  struct Asked {
+    Request* request = nullptr;
+    std::optional<uint64_t> told;  // the user's: failures_told() when it began
+  };
+  void Ask(const Asked& flush);
   void BeginFlush();
   void EndFlush(const absl::Status& status);
 
   Storage& base_;
   BaseFlush flush_{*this};
-  std::vector<Request*> under_way_;  // that flush_ stands for; empty: none runs
-  std::vector<Request*> waiting_;    // for the next one
-  uint64_t failures_ = 0;            // of flushes
-  uint64_t told_ = 0;                // of them
-  absl::Status failure_;             // the last one
+  std::vector<Asked> under_way_;  // that flush_ stands for; empty: none runs
+  std::vector<Asked> waiting_;    // for the next one
+  uint64_t failures_ = 0;         // of flushes
+  uint64_t told_ = 0;             // of them
+  absl::Status failure_;          // the last one
 };
 
-}  // namespace bothy::disk::vhdx
+}  // namespace bothy::disk
