@@ -100,6 +100,37 @@ TEST_F(TargetTest, OrderedCommandsStandBetweenTheOthers) {
   ExpectGood(after);
 }
 
+TEST_F(TargetTest, HeadOfQueueCommandsWaitForNoOther) {
+  disk::FakeDisk& disk = Attach(0);
+  const std::vector<uint8_t> data = Pattern(512, 1);
+  TestCommand::Shape shape = WriteOf(0, data);
+  const TestCommand& running = Begin(shape);
+  shape.attribute = TaskAttribute::kOrdered;
+  const TestCommand& ordered = Begin(shape);
+  const TestCommand& behind = Begin(WriteOf(0, data));
+  shape = ReadOf(0);
+  shape.attribute = TaskAttribute::kHeadOfQueue;
+  // It passes what waits, the ordered one among them.
+  const TestCommand& first = Begin(shape);
+  EXPECT_EQ(disk.storage().waiting(), 2U);
+  disk.Pump();
+  EXPECT_TRUE(running.done());
+  EXPECT_FALSE(ordered.done());
+  disk.Pump();
+  ExpectGood(first);
+  EXPECT_EQ(disk.storage().waiting(), 1U);  // the ordered one
+  // And begins beside an ordered one that is under way.
+  const TestCommand& second = Begin(shape);
+  EXPECT_EQ(disk.storage().waiting(), 2U);
+  disk.Pump();
+  EXPECT_TRUE(ordered.done());
+  EXPECT_FALSE(second.done());
+  EXPECT_FALSE(behind.done());
+  Settle();
+  ExpectGood(second);
+  ExpectGood(behind);
+}
+
 TEST_F(TargetTest, OneCommandAtATimeHasThePrivateMemory) {
   disk::FakeDisk& disk = Attach(0);
   for (int i = 0; i < 5; ++i) Begin({.lun = 0, .cdb = Cdb(0x2F, 10).Put16(7, 8)});
