@@ -11,6 +11,7 @@
 #include "cmd/bothyctl/exit_code.h"
 #include "cmd/bothyctl/json_form.h"
 #include "cmd/bothyctl/output.h"
+#include "disk/followed_link.h"
 #include "disk/tools/commit_image.h"
 
 namespace bothy::bothyctl {
@@ -42,11 +43,17 @@ Task<absl::Status> Commit(DiskTaskContext& context, const Arguments& arguments, 
     context.progress.Update(done, total);
   };
   options.stop = context.stop;
+  const absl::StatusOr<std::string> image = disk::FollowedLink(arguments.path);
+  if (!image.ok()) co_return image.status();
   absl::StatusOr<std::string> parent =
       co_await disk::tools::CommitImage(context.loop, source, options);
   CO_ASSIGN_OR_RETURN(into, parent);
-  if (arguments.remove && ::unlink(arguments.path.c_str()) != 0) {
-    co_return ErrnoStatus(errno, absl::StrCat(arguments.path, ": delete"));
+  if (!arguments.remove) co_return absl::OkStatus();
+  // Of a link both: it would lead nowhere.
+  for (const std::string& name : {*image, arguments.path}) {
+    if (::unlink(name.c_str()) != 0 && (errno != ENOENT || name != arguments.path)) {
+      co_return ErrnoStatus(errno, absl::StrCat(name, ": delete"));
+    }
   }
   co_return absl::OkStatus();
 }

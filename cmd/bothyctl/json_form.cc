@@ -2,6 +2,7 @@
 
 #include <google/protobuf/util/json_util.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <memory>
@@ -24,6 +25,25 @@ absl::StatusOr<std::string> ReadAll(std::FILE* file) {
   }
   if (std::ferror(file) != 0) return ErrnoStatus(errno, "read");
   return text;
+}
+
+// Of the character that `text` begins with, in bytes; 0 when that isn't UTF-8 (RFC 3629, 4).
+size_t Utf8Length(std::string_view text) {
+  const auto at = [text](size_t i) {
+    return i < text.size() ? static_cast<unsigned char>(text[i]) : 0U;
+  };
+  const unsigned lead = at(0);
+  if (lead < 0x80) return 1;
+  const size_t length = lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : 2;
+  if (lead < 0xC2 || lead > 0xF4) return 0;
+  for (size_t i = 1; i < length; ++i) {
+    if ((at(i) & 0xC0) != 0x80) return 0;
+  }
+  // Longer than need be, a surrogate, past the last character.
+  const unsigned second = at(1);
+  if ((lead == 0xE0 && second < 0xA0) || (lead == 0xED && second > 0x9F)) return 0;
+  if ((lead == 0xF0 && second < 0x90) || (lead == 0xF4 && second > 0x8F)) return 0;
+  return length;
 }
 
 }  // namespace
@@ -70,9 +90,20 @@ absl::StatusOr<std::string> ToJson(const google::protobuf::Message& message) {
 
 std::string JsonString(std::string_view text) {
   std::string json = "\"";
-  for (const char c : OneLine(text)) {
-    if (c == '"' || c == '\\') json += '\\';
-    json += c == '\t' ? ' ' : c;
+  while (!text.empty()) {
+    const size_t length = Utf8Length(text);
+    const auto byte = static_cast<unsigned char>(text.front());
+    if (length == 0) {
+      json += "\\ufffd";  // a name of a file is any bytes, JSON is UTF-8
+    } else if (byte == '"' || byte == '\\') {
+      json += '\\';
+      json += text.front();
+    } else if (byte < 0x20 || byte == 0x7F) {
+      absl::StrAppend(&json, "\\u", absl::Hex(byte, absl::kZeroPad4));
+    } else {
+      json += text.substr(0, length);
+    }
+    text.remove_prefix(std::max<size_t>(length, 1));
   }
   return json + '"';
 }

@@ -495,6 +495,43 @@ TEST_F(DiskVerbsTest, AChildMadeThroughALinkNamesItsParentFromWhereItLies) {
   }
 }
 
+// So does one made through a folder that is a link.
+TEST_F(DiskVerbsTest, AChildMadeThroughALinkedFolderNamesItsParentFromWhereItLies) {
+  for (const std::string ending : {".vhd", ".vhdx"}) {
+    SCOPED_TRACE(ending);
+    const std::string store = folder_ / ("tree" + ending);
+    std::filesystem::create_directories(store + "/real");
+    std::filesystem::create_directories(store + "/other");
+    std::filesystem::create_directory_symlink("../real", store + "/other/link");
+    RunOk({"create", absl::StrCat(store, "/real/base", ending), "8M"});
+    RunOk({"create", absl::StrCat(store, "/other/link/child", ending), "--parent",
+           absl::StrCat(store, "/real/base", ending)});
+    const std::string moved = folder_ / ("moved-tree" + ending);
+    std::filesystem::rename(store, moved);
+    EXPECT_THAT(RunOk({"info", absl::StrCat(moved, "/real/child", ending)}),
+                HasSubstr(absl::StrCat(moved, "/real/base", ending)));
+  }
+}
+
+TEST_F(DiskVerbsTest, CommittingThroughALinkDeletesWhatItLeadsToToo) {
+  const std::string child = folder_ / "child.vhdx";
+  const std::string link = folder_ / "link.vhdx";
+  RunOk({"create", folder_ / "base.vhdx", "8M"});
+  RunOk({"create", child, "--parent", folder_ / "base.vhdx"});
+  std::filesystem::create_symlink("child.vhdx", link);
+  RunOk({"commit", link, "--delete"});
+  EXPECT_FALSE(std::filesystem::exists(child));
+  EXPECT_FALSE(std::filesystem::is_symlink(link));
+  EXPECT_TRUE(std::filesystem::exists(folder_ / "base.vhdx"));
+}
+
+TEST_F(DiskVerbsTest, NamesInJsonAreTheFilesOwnAndUtf8) {
+  const std::string path = folder_ / "a\"b\n\x01\xC3\xA4\xFF.vhdx";
+  RunOk({"create", path, "8M"});
+  EXPECT_THAT(RunOk({"info", path, "--json"}),
+              HasSubstr("/a\\\"b\\u000a\\u0001\xC3\xA4\\ufffd.vhdx\""));
+}
+
 TEST_F(DiskVerbsTest, TellsFormatsByNameAndContents) {
   std::ofstream(folder_ / "bad.vhdx") << std::string(8192, 'x');
   std::ofstream(folder_ / "bad.vhd") << std::string(8192, 'x');

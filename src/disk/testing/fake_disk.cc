@@ -33,6 +33,7 @@ absl::StatusOr<FakeDisk::Run> FakeDisk::FindRun(uint64_t offset) const {
 
 Task<absl::StatusOr<Extent>> FakeDisk::MapExtent(uint64_t offset) {
   if (!map_status.ok()) co_return map_status;
+  if (map_extent) co_return map_extent(offset);
   const absl::StatusOr<Run> run = FindRun(offset);
   if (!run.ok()) co_return run.status();
   co_return Extent{.kind = run->zero ? Extent::Kind::kZero : Extent::Kind::kOpaque,

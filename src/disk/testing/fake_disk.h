@@ -53,6 +53,8 @@ class FakeDisk final : public Disk {
   std::optional<absl::StatusOr<uint64_t>> size_after_refresh;
   // Fails MapExtent.
   absl::Status map_status;
+  // Answers it instead.
+  std::function<Extent(uint64_t offset)> map_extent;
   // What Settle waits for: so many flushes of the storage, one after the other.
   int flushes_to_settle = 0;
   // Fails FindPresence.

@@ -57,9 +57,11 @@ Task<absl::StatusOr<Run>> WholeContents(Disk& from, uint64_t offset) {
   if (!extent.ok()) co_return extent.status();
   if (extent->kind == Extent::Kind::kFile) {
     Run run = HolesOf(*extent);
-    // A hole's edge isn't a sector's where a file system has smaller ones.
+    // A hole's edge isn't a sector's where a file system has smaller blocks: a sector that is a
+    // hole in part is data.
     const uint64_t sector = from.geometry().logical_sector_bytes;
-    run.length = std::max(run.length / sector * sector, sector);
+    if (run.length < sector) co_return Run{.kind = Run::Kind::kData, .length = sector};
+    run.length = run.length / sector * sector;
     co_return run;
   }
   co_return Run{.kind = extent->kind == Extent::Kind::kZero ? Run::Kind::kZero : Run::Kind::kData,

@@ -42,13 +42,22 @@ struct Spelled {
 absl::StatusOr<Spelled> SpellParent(const std::string& child, const std::string& parent) {
   std::error_code error;
   const auto absolute = std::filesystem::absolute(parent, error).lexically_normal();
-  const auto folder = std::filesystem::absolute(child, error).lexically_normal().parent_path();
   if (error) return ErrnoStatus(error.value(), parent);
+  // From folder to folder as they lie, whatever links the paths go through.
+  const auto folder_of = [&error](const std::string& path) {
+    const auto whole = std::filesystem::absolute(path, error);
+    return error ? whole : std::filesystem::canonical(whole.parent_path(), error);
+  };
+  const auto folder = folder_of(child);
+  if (error) return ErrnoStatus(error.value(), child);
+  const auto parents_folder = folder_of(parent);
+  if (error) return ErrnoStatus(error.value(), parent);
+  const auto there = parents_folder / absolute.filename();
   for (const absl::Status& status :
        {WindowsPath(absolute.string()).status(), Utf8ToUtf16(absolute.string()).status()}) {
     if (!status.ok()) return WithContext(status, "parent_path");
   }
-  return Spelled{.relative = absolute.lexically_relative(folder).string(),
+  return Spelled{.relative = there.lexically_relative(folder).string(),
                  .absolute = absolute.string()};
 }
 
@@ -319,7 +328,12 @@ Task<absl::StatusOr<CheckReport>> CheckImage(IoLoop& loop, const std::string& pa
   absl::StatusOr<Look> look = co_await LookAt(loop, source);
   // What keeps the image itself from being opened is in the report.
   if (!look.ok()) co_return report;
-  if (!look->parent.ok()) {
+  const absl::StatusCode code = look->parent.ok() ? absl::StatusCode::kOk : look->parent.code();
+  // The host's fault, not the images': nothing is known of the parent.
+  const bool unknown = code == absl::StatusCode::kPermissionDenied ||
+                       code == absl::StatusCode::kResourceExhausted ||
+                       code == absl::StatusCode::kUnavailable;
+  if (!look->parent.ok() && !unknown) {
     report->Add({.severity = Severity::kError,
                  .offset = 0,
                  .field = "parent",
@@ -330,6 +344,7 @@ Task<absl::StatusOr<CheckReport>> CheckImage(IoLoop& loop, const std::string& pa
   }
   absl::Status closed = co_await look->disk->Close();
   CO_RETURN_IF_ERROR(closed);
+  if (unknown) co_return WithContext(look->parent, "parent");
   co_return report;
 }
 
