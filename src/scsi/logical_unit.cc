@@ -286,8 +286,15 @@ bool LogicalUnit::TakeDataOut(Command& command, uint64_t skip, std::span<uint8_t
   return true;
 }
 
+bool LogicalUnit::VouchesForAll(const Command& command) {
+  return command.entry_->handler == &LogicalUnit::SynchronizeCache;
+}
+
 void LogicalUnit::DiskFailed(Command& command, disk::Operation operation, uint64_t offset,
                              const absl::Status& status) {
+  if (operation == disk::Operation::kFlush) {
+    untold_flush_ = VouchesForAll(command) ? absl::OkStatus() : status;
+  }
   std::string text = absl::StrCat(std::string(OperationName(operation)), " at ", offset, ": ",
                                   std::string(absl::StatusCodeToString(status.code())), ": ",
                                   std::string(status.message()));

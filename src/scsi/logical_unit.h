@@ -191,6 +191,8 @@ class LogicalUnit {
   void Read(Command& command);
   void Write(Command& command);
   void SynchronizeCache(Command& command);
+  // Whether its answer is about everything that was written before.
+  [[nodiscard]] static bool VouchesForAll(const Command& command);
   void Verify(Command& command);
   void WriteAndVerify(Command& command);
   void CompareAndWrite(Command& command);
@@ -224,6 +226,11 @@ class LogicalUnit {
   LogicalUnitOptions options_;
   const std::shared_ptr<UnitStatistics> statistics_ = std::make_shared<UnitStatistics>();
   LogLimiter log_;
+
+  // The failure of a flush that was part of another command (FUA, no write cache): to the guest
+  // that command alone has failed, so the next SYNCHRONIZE CACHE fails, too, for what else was
+  // lost.
+  absl::Status untold_flush_;
 
   // What the guest has set, and what it shall be told.
   bool stopped_ = false;           // START STOP UNIT

@@ -92,6 +92,7 @@ std::unique_ptr<disk::Disk> LogicalUnit::TakeDisk() {
 void LogicalUnit::PutDisk(std::unique_ptr<disk::Disk> disk, LogicalUnitOptions options) {
   CHECK(held_ && disk_ == nullptr);
   disk_ = std::move(disk);
+  untold_flush_ = absl::OkStatus();  // the host was told when what was there was closed
   options_ = std::move(options);
   if (options_.serial.empty()) options_.serial = DefaultSerial(*disk_);
   Describe();

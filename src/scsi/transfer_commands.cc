@@ -110,6 +110,9 @@ void LogicalUnit::OnTransfer(Command& command, const absl::Status& status) {
   disk::Request& transfer = command.transfer_;
   const disk::Operation operation = transfer.operation;
   if (!status.ok()) return DiskFailed(command, operation, transfer.offset, status);
+  if (operation == disk::Operation::kFlush && VouchesForAll(command) && !untold_flush_.ok()) {
+    return DiskFailed(command, operation, 0, absl::Status(untold_flush_));
+  }
   Count(operation, transfer.length, /*may_deallocate=*/false);
   if (operation == disk::Operation::kRead) {
     command.data_in_written = transfer.length;

@@ -157,6 +157,27 @@ TEST_F(TransferTest, AWriteIsNotSafeWhenItsFlushFails) {
   EXPECT_EQ(write.sense()[0] & 0x80, 0);  // which block it is nobody knows
 }
 
+// To the guest that write alone has failed, but the host may have lost what others wrote before.
+TEST_F(TransferTest, TheFailureOfAFuaWritesFlushIsToldToTheNextSynchronizeCacheToo) {
+  ExpectGood(Run({.lun = 3, .cdb = Write10(0, 1), .data_out = Pattern(512)}));
+  for (const bool reading : {false, true}) {
+    int flushes = 0;
+    disk_.storage().on_request = [&flushes](const disk::Request& request) {
+      const bool first = request.operation == Operation::kFlush && flushes++ == 0;
+      return first ? absl::InternalError("sync") : absl::OkStatus();
+    };
+    const TestCommand& fua =
+        reading ? Run({.lun = 3, .cdb = Read10(5, 1, 0x08), .data_in_bytes = 512})
+                : Run({.lun = 3, .cdb = Write10(5, 1, 0x08), .data_out = Pattern(512)});
+    EXPECT_EQ(Condition(fua), kWriteError);
+    // One more of its kind tells nothing of the others.
+    ExpectGood(Run({.lun = 3, .cdb = Write10(5, 1, 0x08), .data_out = Pattern(512)}));
+    EXPECT_EQ(Condition(Run({.lun = 3, .cdb = Cdb(0x35, 10)})), kWriteError);
+    ExpectGood(Run({.lun = 3, .cdb = Cdb(0x35, 10)}));
+    EXPECT_EQ(flushes, 4);
+  }
+}
+
 TEST_F(TransferTest, DisablePageOutIsIgnoredAndProtectionIsRefused) {
   ExpectGood(Run({.lun = 3, .cdb = Read10(0, 1, 0x10), .data_in_bytes = 512}));
   ExpectInvalidField(Run({.lun = 3, .cdb = Read10(0, 1, 0x20), .data_in_bytes = 512}), 1);
