@@ -1,9 +1,8 @@
 // What the driver asks for over the control queue (virtio 1.2, 5.1.6.5). A command that wasn't
 // negotiated, that doesn't exist or whose data is wrong isn't carried out.
-#include <algorithm>
+#include <utility>
 
 #include "support/endian.h"
-#include "support/log.h"
 #include "virtio/net/net_device.h"
 #include "virtio/net/wire.h"
 
@@ -52,17 +51,14 @@ bool NetDevice::SetPairs(std::span<const uint8_t> data) {
   if (pairs < 1 || pairs > max_pairs_) return false;
   StopKernelPath();
   const uint16_t before = std::exchange(active_pairs_, pairs);
-  const absl::Status status = backend_->UseQueuePairs(UsedPairs());
-  if (!status.ok()) {
-    LogWarning(name(), std::string(status.message()));
-    active_pairs_ = before;
-  }
+  const bool used = UseQueuePairs();
+  if (!used) active_pairs_ = before;
   StartKernelPath();
   for (uint16_t i = 0; i < max_pairs_; ++i) {
     ServeLater(TransmitIndex(i));
     ServeLater(ReceiveIndex(i));
   }
-  return status.ok();
+  return used;
 }
 
 bool NetDevice::SetGuestOffloads(std::span<const uint8_t> data) {

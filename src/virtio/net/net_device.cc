@@ -202,9 +202,7 @@ void NetDevice::Activate(Transport& transport, uint64_t features,
   }
   if (Has(kFeatureControlQueue)) control_ = std::move(queues[control]);
   ApplyReceiveOffloads(ReceiveOffloads(features));
-  if (const absl::Status status = backend_->UseQueuePairs(1); !status.ok()) {
-    LogWarning(name(), std::string(status.message()));
-  }
+  UseQueuePairs();
   if (!quiesced_) Resume();
 }
 
@@ -218,6 +216,12 @@ void NetDevice::ApplyReceiveOffloads(const net::Offloads& offloads) {
   for (Pair& pair : pairs_) {
     if (pair.receive != nullptr) pair.receive->SetLongestFrame(longest);
   }
+}
+
+bool NetDevice::UseQueuePairs() {
+  const absl::Status status = backend_->UseQueuePairs(UsedPairs());
+  if (!status.ok()) LogWarning(name(), std::string(status.message()));
+  return status.ok();
 }
 
 void NetDevice::OnDoorbell(uint16_t queue) {
@@ -264,6 +268,7 @@ void NetDevice::Reset(std::function<void()> done) {
     pair.transmit.reset();
   }
   broken_ = false;
+  kernel_failed_ = false;
   serve_posted_ = 0;
   active_pairs_ = 1;
   filter_ = ReceiveFilter(options_.mac);
@@ -296,8 +301,7 @@ void NetDevice::ServeLater(uint16_t queue) {
 void NetDevice::ServeReceive(uint16_t index) {
   Pair& pair = pairs_[index];
   if (!serving() || pair.receive == nullptr || kernel_path_active()) return;
-  uint64_t budget = UINT64_MAX;
-  const auto result = pair.receive->Serve(backend_->queue(index), filter_, kFramesPerRound, budget);
+  const auto result = pair.receive->Serve(backend_->queue(index), filter_, kFramesPerRound);
   if (pair.receive->TakeInterrupt()) transport_->InterruptQueue(ReceiveIndex(index));
   if (!result.ok()) {
     return Broken(WithContext(result.status(), absl::StrCat("queue ", ReceiveIndex(index))));
@@ -312,8 +316,7 @@ void NetDevice::ServeTransmit(uint16_t index) {
   const bool goes = link_wanted_ && index < active_pairs_;
   net::FrameQueue* const to =
       goes ? &backend_->queue(static_cast<uint16_t>(index % backend_->queue_pairs())) : nullptr;
-  uint64_t budget = UINT64_MAX;
-  const auto result = pair.transmit->Serve(to, kFramesPerRound, budget);
+  const auto result = pair.transmit->Serve(to, kFramesPerRound);
   if (pair.transmit->TakeInterrupt()) transport_->InterruptQueue(TransmitIndex(index));
   if (!result.ok()) {
     return Broken(WithContext(result.status(), absl::StrCat("queue ", TransmitIndex(index))));
@@ -430,9 +433,7 @@ absl::Status NetDevice::ExchangeBackend(std::unique_ptr<net::Backend>& backend) 
   AttachBackend();
   if (transport_ != nullptr) {
     ApplyReceiveOffloads(receive_offloads_);
-    if (const absl::Status status = backend_->UseQueuePairs(UsedPairs()); !status.ok()) {
-      LogWarning(name(), std::string(status.message()));
-    }
+    UseQueuePairs();
   }
   why_not_kernel_ = options_.kernel_path == KernelPath::kOff ? "it isn't asked for"
                     : backend_->queue(0).tap_fd() < 0        ? "the backend isn't a tap"
@@ -444,8 +445,8 @@ absl::Status NetDevice::ExchangeBackend(std::unique_ptr<net::Backend>& backend) 
 
 bool NetDevice::KernelMayServe() const {
   // Without mergeable buffers the kernel leaves num_buffers as it finds it.
-  return serving() && link_wanted_ && why_not_kernel_.empty() && Has(kFeatureMergeableBuffers) &&
-         !kernel_path_active();
+  return serving() && link_wanted_ && why_not_kernel_.empty() && !kernel_failed_ &&
+         Has(kFeatureMergeableBuffers) && !kernel_path_active();
 }
 
 void NetDevice::StartKernelPath() {
@@ -496,11 +497,17 @@ void NetDevice::StopKernelPath() {
   }
 }
 
+// Whether it is the driver's doing our own path finds out, and says so precisely.
 void NetDevice::OnKernelError() {
   if (!kernel_path_active()) return;
+  // The watch that calls this goes with the path.
   loop_.Post([self = self_] {
     if (*self == nullptr || !(*self)->kernel_path_active()) return;
-    (*self)->Broken(absl::InvalidArgumentError("vhost-net found rings or chains that are wrong"));
+    NetDevice& device = **self;
+    device.StopKernelPath();
+    device.kernel_failed_ = true;
+    LogWarning(device.name(), "vhost-net found a ring or a chain wrong: own path until a reset");
+    device.ServeAll();
   });
 }
 

@@ -42,8 +42,6 @@ struct NetDeviceOptions {
   std::string name;  // "net0"
   MacBytes mac{};    // of unicast
   KernelPath kernel_path = KernelPath::kAuto;
-  uint64_t receive_bps = 0;   // bits a second towards the guest; 0: no limit
-  uint64_t transmit_bps = 0;  // and from it
 };
 
 class NetDevice final : public Device {
@@ -107,6 +105,8 @@ class NetDevice final : public Device {
   [[nodiscard]] static net::Offloads ReceiveOffloads(uint64_t features);
   [[nodiscard]] static net::Offloads SendOffloads(uint64_t features);
   void AttachBackend();
+  // As UsedPairs says; false, and a word in the log, when the backend can't.
+  bool UseQueuePairs();
 
   [[nodiscard]] bool Has(uint64_t feature) const { return (active_features_ & feature) != 0; }
   [[nodiscard]] uint16_t ControlQueue() const;
@@ -128,7 +128,6 @@ class NetDevice final : public Device {
   void Broken(const absl::Status& reason);
   void ShowLink(bool announce);
   void LookedAtStatus();
-  void FilterChanged();
 
   // The kernel's data path: takes over if it can, and gives back.
   [[nodiscard]] bool KernelMayServe() const;
@@ -172,6 +171,7 @@ class NetDevice final : public Device {
   std::vector<std::unique_ptr<IoLoop::Watch>> kernel_errors_;
   std::vector<uint16_t> kernel_pairs_;  // those the kernel serves now
   std::string why_not_kernel_;          // empty: it may
+  bool kernel_failed_ = false;          // with this driver's rings
   uint64_t kernel_starts_ = 0;
   std::shared_ptr<NetDevice*> self_;  // expires with the device, for what is posted
 };

@@ -93,10 +93,8 @@ void ReceiveQueue::Use(size_t bytes) {
 }
 
 absl::StatusOr<ReceiveQueue::Result> ReceiveQueue::Serve(net::FrameQueue& from,
-                                                         const ReceiveFilter& filter, int frames,
-                                                         uint64_t& budget_bytes) {
+                                                         const ReceiveFilter& filter, int frames) {
   for (int taken = 0; taken < frames; ++taken) {
-    if (budget_bytes == 0) return Result::kLimited;
     const size_t needed =
         waiting_frame_ != 0 ? waiting_frame_ : kHeaderBytes + options_.longest_frame;
     RETURN_IF_ERROR(Hold(needed));
@@ -137,7 +135,6 @@ absl::StatusOr<ReceiveQueue::Result> ReceiveQueue::Serve(net::FrameQueue& from,
     Use(bytes);
     ++counters_.frames;
     counters_.bytes += bytes - kHeaderBytes;
-    budget_bytes -= std::min<uint64_t>(budget_bytes, bytes - kHeaderBytes);
   }
   return Result::kMore;
 }

@@ -50,12 +50,9 @@ class ReceiveQueue {
     kEmpty,    // the backend has no more, and calls when it has
     kMore,     // there may be more: the round's budget is used up
     kStarved,  // no buffers; the driver rings
-    kLimited,  // as many bytes as the limit allows
   };
-  // Takes up to `frames` frames and `budget_bytes` of them, which it reduces by what it took. An
-  // error is the driver's doing and final.
-  absl::StatusOr<Result> Serve(net::FrameQueue& from, const ReceiveFilter& filter, int frames,
-                               uint64_t& budget_bytes);
+  // Takes up to `frames` frames. An error is the driver's doing and final.
+  absl::StatusOr<Result> Serve(net::FrameQueue& from, const ReceiveFilter& filter, int frames);
   // Whether the driver wants to hear of what it has been given since the last call.
   [[nodiscard]] bool TakeInterrupt() {
     return std::exchange(used_, false) && queue_->ShouldInterrupt();

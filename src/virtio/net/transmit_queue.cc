@@ -1,7 +1,5 @@
 #include "virtio/net/transmit_queue.h"
 
-#include <algorithm>
-
 #include "absl/strings/str_cat.h"
 #include "virtio/queue/iovec_cursor.h"
 
@@ -34,10 +32,8 @@ absl::StatusOr<std::optional<SendDrop>> TransmitQueue::Prepare() {
   return drop;
 }
 
-absl::StatusOr<TransmitQueue::Result> TransmitQueue::Serve(net::FrameQueue* to, int frames,
-                                                           uint64_t& budget_bytes) {
+absl::StatusOr<TransmitQueue::Result> TransmitQueue::Serve(net::FrameQueue* to, int frames) {
   for (int taken = 0; taken < frames; ++taken) {
-    if (budget_bytes == 0) return Result::kLimited;
     std::optional<SendDrop> drop;
     if (!waits_) {
       ASSIGN_OR_RETURN(bool popped, queue_->Pop(chain_));
@@ -53,7 +49,6 @@ absl::StatusOr<TransmitQueue::Result> TransmitQueue::Serve(net::FrameQueue* to, 
         case net::FrameQueue::Sent::kYes:
           ++counters_.frames;
           counters_.bytes += frame_bytes_;
-          budget_bytes -= std::min(budget_bytes, frame_bytes_);
           break;
         case net::FrameQueue::Sent::kLater:
           waits_ = true;

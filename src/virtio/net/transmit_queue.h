@@ -39,11 +39,10 @@ class TransmitQueue {
     kEmpty,    // the driver rings when it has more
     kMore,     // the round's budget is used up
     kBlocked,  // the backend calls when it has room
-    kLimited,  // as many bytes as the limit allows
   };
-  // Sends up to `frames` frames and `budget_bytes` of them, which it reduces by what it sent; null
-  // for `to` drops them. An error is the driver's doing and final.
-  absl::StatusOr<Result> Serve(net::FrameQueue* to, int frames, uint64_t& budget_bytes);
+  // Sends up to `frames` frames; null for `to` drops them. An error is the driver's doing and
+  // final.
+  absl::StatusOr<Result> Serve(net::FrameQueue* to, int frames);
   // Whether the driver wants to hear of what it has been given back since the last call.
   [[nodiscard]] bool TakeInterrupt() {
     return std::exchange(used_, false) && queue_->ShouldInterrupt();
