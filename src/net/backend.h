@@ -31,8 +31,8 @@ struct Offloads {
   bool checksum = false;  // partial checksums
   bool tso4 = false;      // TCP segments over IPv4, larger than the MTU
   bool tso6 = false;
-  bool ecn = false;   // those with ECN
-  bool uso = false;   // UDP segments, both
+  bool ecn = false;  // those with ECN
+  bool uso = false;  // UDP segments, both
   friend bool operator==(const Offloads&, const Offloads&) = default;
 };
 
@@ -45,10 +45,11 @@ class FrameQueue {
     kLater,    // nothing was sent; on_writable is called when it is worth another try
     kDropped,  // the backend can't have this frame, now or ever; it has counted it
   };
-  // Header and frame, in any number of buffers.
+  // Header and frame, in fewer than IOV_MAX buffers.
   virtual Sent Send(std::span<const iovec> frame) = 0;
 
-  // The next frame with its header: bytes written, 0 when there is none, which arms on_readable.
+  // The next frame with its header into fewer than IOV_MAX buffers, the header being the backend's
+  // to fill but for num_buffers: bytes written, 0 when there is none, which arms on_readable.
   // A frame that is longer than the buffers is dropped and counted, and the next one taken.
   virtual absl::StatusOr<size_t> Receive(std::span<const iovec> into) = 0;
 
@@ -67,7 +68,8 @@ class Backend {
 
   [[nodiscard]] virtual uint16_t queue_pairs() const = 0;
   [[nodiscard]] virtual FrameQueue& queue(uint16_t pair) = 0;
-  // Frames go through the first `pairs` queues from now on.
+  // Frames go through the first `pairs` queues from now on; one to begin with. Those that come into
+  // use are to be asked for frames.
   virtual absl::Status UseQueuePairs(uint16_t pairs) = 0;
 
   // Of frames that the guest sends: what the backend takes.

@@ -1,0 +1,23 @@
+// What the guest's frames want, as far as the host has a say in it before its sockets are used.
+//
+// Frames are the guest's: anything may be in them.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+namespace bothy::net {
+
+struct OutboundFrame {
+  // To one of those that the host's sockets take for the host itself: 127.0.0.0/8, 0.0.0.0/8, ::1,
+  // ::, and IPv4 in IPv6.
+  bool to_host_loopback = false;
+  bool fragment = false;  // of an IPv4 packet
+  // It may begin a flow, for which the host needs a socket.
+  bool may_begin_flow = false;
+};
+
+// `frame` begins with the Ethernet header; what is too short is nothing of all that.
+[[nodiscard]] OutboundFrame LookAt(std::span<const uint8_t> frame);
+
+}  // namespace bothy::net
