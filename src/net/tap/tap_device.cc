@@ -54,7 +54,12 @@ absl::StatusOr<UniqueFd> OpenTunDevice() {
     return absl::FailedPreconditionError(
         absl::StrCat("this host has no ", kTunDevice, ": load the module tun (modprobe tun)"));
   }
-  return ErrnoStatus(error, absl::StrCat("opening ", kTunDevice));
+  absl::Status status = ErrnoStatus(error, absl::StrCat("opening ", kTunDevice));
+  if (!absl::IsPermissionDenied(status)) return status;
+  return absl::PermissionDeniedError(
+      absl::StrCat(std::string(status.message()),
+                   ": it takes write access to that (and CAP_NET_ADMIN, unless "
+                   "the tap was made for this user beforehand)"));
 }
 
 // Makes a descriptor a queue of a device. 0 or an error of errno.
