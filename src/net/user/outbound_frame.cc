@@ -50,31 +50,45 @@ bool MayBeginFlow(uint8_t protocol, std::span<const uint8_t> payload) {
   }
 }
 
+void LookAtPorts(uint8_t protocol, std::span<const uint8_t> payload, OutboundFrame& frame) {
+  frame.udp = protocol == kUdp;
+  frame.tcp = protocol == kTcp;
+  if ((!frame.udp && !frame.tcp) || frame.fragment || payload.size() < 4) return;
+  frame.source_port = LoadBe<uint16_t>(payload.data());
+  frame.destination_port = LoadBe<uint16_t>(payload.data() + 2);
+}
+
 OutboundFrame LookAtIpv4(std::span<const uint8_t> packet) {
   OutboundFrame frame;
   if (packet.size() < kIpv4HeaderBytes) return frame;
-  const uint8_t first = packet[kIpv4DestinationOffset];
+  frame.family = OutboundFrame::Family::kIpv4;
+  frame.destination4 = LoadBe<uint32_t>(packet.data() + kIpv4DestinationOffset);
+  const uint32_t first = frame.destination4 >> 24;
   frame.to_host_loopback = first == 127 || first == 0;
   frame.fragment = (LoadBe<uint16_t>(packet.data() + kIpv4FragmentOffset) & kIpv4FragmentMask) != 0;
   const size_t header = size_t{4} * (packet[0] & 0xFU);
   const std::span<const uint8_t> payload = packet.subspan(std::min(header, packet.size()));
   // What a fragment's whole begins isn't known yet.
   frame.may_begin_flow = frame.fragment || MayBeginFlow(packet[kIpv4ProtocolOffset], payload);
+  LookAtPorts(packet[kIpv4ProtocolOffset], payload, frame);
   return frame;
 }
 
 OutboundFrame LookAtIpv6(std::span<const uint8_t> packet) {
   OutboundFrame frame;
   if (packet.size() < kIpv6HeaderBytes) return frame;
-  const std::span<const uint8_t> destination = packet.subspan(kIpv6DestinationOffset, 16);
+  frame.family = OutboundFrame::Family::kIpv6;
+  std::array<uint8_t, 16>& destination = frame.destination6;
+  std::copy_n(packet.begin() + kIpv6DestinationOffset, destination.size(), destination.begin());
   // ::/96 holds ::, ::1 and IPv4-compatible addresses; ::ffff:0:0/96 IPv4-mapped ones (RFC 4291,
   // 2.5), which a socket takes for IPv4.
   const bool zeros =
       std::all_of(destination.begin(), destination.begin() + 10, [](uint8_t b) { return b == 0; });
   const auto middle = LoadBe<uint16_t>(destination.data() + 10);
   frame.to_host_loopback = zeros && (middle == 0 || middle == 0xFFFF);
-  frame.may_begin_flow =
-      MayBeginFlow(packet[kIpv6NextHeaderOffset], packet.subspan(kIpv6HeaderBytes));
+  const std::span<const uint8_t> payload = packet.subspan(kIpv6HeaderBytes);
+  frame.may_begin_flow = MayBeginFlow(packet[kIpv6NextHeaderOffset], payload);
+  LookAtPorts(packet[kIpv6NextHeaderOffset], payload, frame);
   return frame;
 }
 

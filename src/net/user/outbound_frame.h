@@ -3,6 +3,7 @@
 // Frames are the guest's: anything may be in them.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 
@@ -15,6 +16,15 @@ struct OutboundFrame {
   bool fragment = false;  // of an IPv4 packet
   // It may begin a flow, for which the host needs a socket.
   bool may_begin_flow = false;
+
+  enum class Family : uint8_t { kOther, kIpv4, kIpv6 };
+  Family family = Family::kOther;
+  uint32_t destination4 = 0;               // kIpv4, in host byte order
+  std::array<uint8_t, 16> destination6{};  // kIpv6
+  bool udp = false;
+  bool tcp = false;
+  uint16_t source_port = 0;  // of UDP and TCP, unless it is a fragment
+  uint16_t destination_port = 0;
 };
 
 // `frame` begins with the Ethernet header; what is too short is nothing of all that.

@@ -12,6 +12,7 @@
 #include <deque>
 #include <functional>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <unordered_map>
 #include <unordered_set>
@@ -23,6 +24,7 @@
 #include "net/frame_counters.h"
 #include "net/loop_alarm.h"
 #include "net/rate_limit.h"
+#include "net/user/loopback_gate.h"
 #include "net/user/outbound_frame.h"
 #include "net/user/slirp_library.h"
 #include "support/log.h"
@@ -163,7 +165,8 @@ class UserBackend final : public Backend, private FrameQueue {
   Slirp* slirp_ = nullptr;
   FrameCounters counters_;
   RateLimit fragments_;
-  std::vector<uint8_t> frame_;  // for Send
+  std::optional<LoopbackGate> gate_;  // where libslirp doesn't guard the host's loopback itself
+  std::vector<uint8_t> frame_;        // for Send
 
   std::deque<std::vector<uint8_t>> queue_;  // for the guest
   size_t queued_bytes_ = 0;
@@ -248,7 +251,11 @@ absl::Status UserBackend::Initialize() {
   config.vnameserver6 = addresses_.name_server6;
   config.if_mtu = options_.mtu;
   config.if_mru = options_.mtu;
-  config.disable_host_loopback = !options_.host_loopback;
+  const bool udp_forwards =
+      std::any_of(options_.forwards.begin(), options_.forwards.end(),
+                  [](const Forward& f) { return f.protocol == Forward::Protocol::kUdp; });
+  if (udp_forwards && !options_.host_loopback) gate_.emplace(addresses_);
+  config.disable_host_loopback = !options_.host_loopback && !udp_forwards;
   {
     const std::lock_guard lock(SlirpLibrary::mutex());
     slirp_ = library_.create(&config, &kCallbacks, this);
@@ -312,7 +319,9 @@ FrameQueue::Sent UserBackend::Send(std::span<const iovec> frame) {
   }
   const std::span<const uint8_t> bytes = std::span(frame_).subspan(kHeaderBytes);
   const OutboundFrame outbound = LookAt(bytes);
-  if (outbound.to_host_loopback) return drop(Drop::kHostLoopback);
+  if (outbound.to_host_loopback || (gate_.has_value() && !gate_->Passes(outbound))) {
+    return drop(Drop::kHostLoopback);
+  }
   if (outbound.may_begin_flow && sockets_.size() >= most_sockets_) {
     return drop(Drop::kTooManyFlows);
   }
@@ -333,6 +342,7 @@ ssize_t UserBackend::OnFrame(std::span<const uint8_t> frame) {
   if (queue_.size() >= kMostQueuedFrames || queued_bytes_ + frame.size() > kMostQueuedBytes) {
     counters_.CountReceiveDrop(Drop::kQueueFull);
   } else {
+    if (gate_.has_value()) gate_->Note(frame);
     std::vector<uint8_t> buffer;
     if (!spare_.empty()) {
       buffer = std::move(spare_.back());
