@@ -408,7 +408,6 @@ void UserBackend::Turn() {
     FillPolls();
   }
   if (!turn_waits_) readiness_->AwaitReadable();
-  turn_waits_ = !queue_.empty();
   if (!queue_.empty() && std::exchange(reader_waits_, false) && on_readable_) on_readable_();
 }
 
