@@ -55,9 +55,9 @@ absl::Status LinkWatch::AskAll() {
   return absl::OkStatus();
 }
 
-bool LinkWatch::Note(const Link& link) {
+void LinkWatch::Note(const Link& link) {
   const auto found = states_.find(link.index);
-  if (found == states_.end()) return false;
+  if (found == states_.end()) return;
   State state;
   if (link.type == RTM_NEWLINK) {
     constexpr uint32_t kUp = IFF_UP | kLowerUp;
@@ -66,34 +66,37 @@ bool LinkWatch::Note(const Link& link) {
              .up = (link.flags & kUp) == kUp,
              .master = link.master};
   }
-  return std::exchange(found->second, state) != state;
+  found->second = state;
 }
 
 void LinkWatch::OnNews() {
-  bool changed = false;
-  for (int i = 0; i < kDatagramsAtOnce; ++i) {
+  const std::map<int, State> before = states_;
+  bool drained = false;
+  for (int i = 0; i < kDatagramsAtOnce && !drained; ++i) {
     sockaddr_nl from{};
     socklen_t from_size = sizeof from;
     const ssize_t size = ::recvfrom(socket_.get(), datagram_.data(), datagram_.size(), 0,
                                     reinterpret_cast<sockaddr*>(&from), &from_size);
-    if (size < 0 && errno == ENOBUFS) {
-      const std::map<int, State> before = states_;
-      if (const absl::Status status = AskAll(); !status.ok()) {
-        LogWarning("net", absl::StrCat("news of network devices were lost: ",
-                                       std::string(status.message())));
-      }
-      changed |= states_ != before;
+    if (size < 0) {
+      if (errno == ENOBUFS) lost_ = true;
+      drained = errno == EAGAIN;
       continue;
     }
-    if (size < 0) break;
     if (from.nl_pid != 0) continue;  // not from the kernel
     ParseLinkReplies(std::span(datagram_).first(static_cast<size_t>(size)), [&](LinkReply& reply) {
-      if (reply.link) changed |= Note(*reply.link);
+      if (reply.link) Note(*reply.link);
       return true;
     });
   }
+  // What is still in the socket then is older than the answer.
+  if (drained && std::exchange(lost_, false)) {
+    if (const absl::Status status = AskAll(); !status.ok()) {
+      LogWarning("net", absl::StrCat("news of network devices were lost: ",
+                                     std::string(status.message())));
+    }
+  }
   readiness_->AwaitReadable();
-  if (changed) on_change_();
+  if (states_ != before) on_change_();
 }
 
 }  // namespace bothy::net

@@ -44,12 +44,12 @@ class LinkWatch {
   LinkWatch(UniqueFd socket, IoLoop& loop, std::function<void()> on_change);
   absl::Status AskAll();
   void OnNews();
-  // Whether it is something new.
-  bool Note(const Link& link);
+  void Note(const Link& link);
 
   const UniqueFd socket_;
   const std::function<void()> on_change_;
   std::map<int, State> states_;
+  bool lost_ = false;  // some news, since there was no room for them
   std::vector<uint8_t> datagram_;
   std::unique_ptr<IoLoop::Readiness> readiness_;
 };

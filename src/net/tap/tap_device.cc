@@ -92,7 +92,8 @@ absl::Status Explain(int error, const std::string& name, bool exists) {
                                 " up), or give the "
                                 "server CAP_NET_ADMIN"));
     case EBUSY:
-      return absl::FailedPreconditionError(absl::StrCat(what, ": in use by another process or card"));
+      return absl::FailedPreconditionError(
+          absl::StrCat(what, ": in use by another process or card"));
     case EINVAL:
       return absl::InvalidArgumentError(
           absl::StrCat("network device '", name, "' isn't a tap (ip tuntap add mode tap)"));

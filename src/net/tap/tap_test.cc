@@ -122,14 +122,18 @@ class Tap : public ::testing::TestWithParam<IoLoop::Engine> {
     ASSERT_TRUE(Change(LinkRequest(RTM_DELLINK, NLM_F_ACK, Number(name))).ok());
   }
   // As an administrator makes one beforehand; it stays.
-  static void AddPersistentTap(const std::string& name, int flags = IFF_TAP | IFF_NO_PI) {
+  static constexpr uid_t kNobody = 65'534;
+  // Whether it could be made `owner`'s.
+  static bool AddPersistentTap(const std::string& name, int flags = IFF_TAP | IFF_NO_PI,
+                               uid_t owner = ::getuid()) {
     const UniqueFd fd(::open("/dev/net/tun", O_RDWR | O_CLOEXEC));
     ifreq request{};
     std::strncpy(request.ifr_name, name.c_str(), IFNAMSIZ - 1);
     request.ifr_flags = static_cast<int16_t>(flags);
-    ASSERT_EQ(::ioctl(fd.get(), TUNSETIFF, &request), 0) << errno;
-    ASSERT_EQ(::ioctl(fd.get(), TUNSETOWNER, ::getuid()), 0);
-    ASSERT_EQ(::ioctl(fd.get(), TUNSETPERSIST, 1), 0);
+    EXPECT_EQ(::ioctl(fd.get(), TUNSETIFF, &request), 0) << errno;
+    const bool owned = ::ioctl(fd.get(), TUNSETOWNER, owner) == 0;
+    EXPECT_EQ(::ioctl(fd.get(), TUNSETPERSIST, 1), 0);
+    return owned;
   }
 
   absl::StatusOr<std::unique_ptr<Backend>> Open(const std::string& tap, uint16_t pairs = 1) {
@@ -414,8 +418,16 @@ TEST_P(Tap, WithoutPrivilegesOnlyWhatIsReadyIsHad) {
     AddPersistentTap("ready0");
     AddPersistentTap("down0");
     SetUp("ready0", true);
+    // In a user namespace there may be nobody else.
+    const bool others = AddPersistentTap("other0", IFF_TAP | IFF_NO_PI, kNobody);
+    SetUp("other0", true);
     const std::set<std::string> names = Names();
     DropCapabilities();
+    if (others) {
+      const absl::Status status = Open("other0").status();
+      EXPECT_TRUE(absl::IsPermissionDenied(status)) << status;
+      EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("another user"));
+    }
     for (const absl::Status& status : {Open("new0").status(), Open("new0", 2).status(),
                                        Open("down0").status(), OpenPort("br0").status()}) {
       EXPECT_TRUE(absl::IsPermissionDenied(status)) << status;
@@ -442,6 +454,21 @@ TEST_P(Tap, DownIsLinkDownAndUpAgainIsUp) {
     SetUp("nic0", true);
     WaitForLink(**backend, true);
     EXPECT_EQ(Send((*backend)->queue(0), Frame(1)), FrameQueue::Sent::kYes);
+  });
+}
+
+TEST_P(Tap, NewsThatWereTooManyAreAskedForAgain) {
+  Run([this] {
+    auto backend = Open("nic0");
+    ASSERT_TRUE(backend.ok()) << backend.status();
+    // Many times what a socket holds, and the last word is among what is lost.
+    for (int i = 0; i < 1000; ++i) SetUp("nic0", i % 2 != 0);
+    SetUp("nic0", false);
+    WaitForLink(**backend, false);
+    RunLoop();
+    EXPECT_FALSE((*backend)->link_up());
+    SetUp("nic0", true);
+    WaitForLink(**backend, true);
   });
 }
 
