@@ -96,7 +96,7 @@ absl::Status MakePort(Links& links, const TapDevice& tap, const Link& bridge,
       .Begin(AF_INET6)
       .Byte(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE);
   silence.End().End();
-  const absl::Status silent = links.Change(std::move(silence), "");
+  absl::Status silent = links.Change(std::move(silence), "");
   if (absl::IsPermissionDenied(silent)) return silent;
 
   // The MTU first: a bridge takes the smallest of its ports'.
