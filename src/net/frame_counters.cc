@@ -5,7 +5,7 @@ namespace {
 
 constexpr std::array<const char*, kDrops> kNames = {
     "runt",        "oversized",     "longer_than_buffers", "link_down",  "refused_by_host",
-    "not_offered", "host_loopback", "too_many_flows",      "queue_full",
+    "not_offered", "host_loopback", "too_many_flows",      "queue_full", "fragment",
 };
 
 }  // namespace

@@ -23,8 +23,9 @@ enum class Drop : uint8_t {
   kHostLoopback,  // it was for the host's own loopback addresses
   kTooManyFlows,  // it would have begun one connection too many
   kQueueFull,     // the guest didn't take frames quickly enough
+  kFragment,      // a piece of a packet, where only whole ones can be had
 };
-inline constexpr size_t kDrops = 9;
+inline constexpr size_t kDrops = 10;
 
 class FrameCounters {
  public:

@@ -23,7 +23,6 @@
 #include "net/ethernet.h"
 #include "net/frame_counters.h"
 #include "net/loop_alarm.h"
-#include "net/rate_limit.h"
 #include "net/user/loopback_gate.h"
 #include "net/user/outbound_frame.h"
 #include "net/user/slirp_library.h"
@@ -44,10 +43,6 @@ constexpr size_t kMostSpareBuffers = 64;
 // Sockets that a guest may make us hold.
 constexpr size_t kMostSockets = 16'384;
 constexpr size_t kLeastSockets = 64;
-// Fragments are kept until their packet is complete, or for half a minute; each takes up memory of
-// its own.
-constexpr uint64_t kFragmentBitsPerSecond = 16'000'000;
-constexpr size_t kFragmentBytes = 8192;
 // struct virtio_net_hdr_v1 (virtio 1.2, 5.1.6; C++ can't include <linux/virtio_net.h>).
 constexpr size_t kFlagsOffset = 0;
 constexpr uint8_t kNeedsChecksum = 1;
@@ -97,8 +92,7 @@ class UserBackend final : public Backend, private FrameQueue {
         addresses_(addresses),
         library_(library),
         loop_(loop),
-        most_sockets_(SocketLimit()),
-        fragments_(kFragmentBitsPerSecond, MonotonicNs) {}
+        most_sockets_(SocketLimit()) {}
   ~UserBackend() override {
     const std::lock_guard lock(SlirpLibrary::mutex());
     if (slirp_ != nullptr) library_.cleanup(slirp_);
@@ -164,7 +158,6 @@ class UserBackend final : public Backend, private FrameQueue {
   const size_t most_sockets_;
   Slirp* slirp_ = nullptr;
   FrameCounters counters_;
-  RateLimit fragments_;
   std::optional<LoopbackGate> gate_;  // where libslirp doesn't guard the host's loopback itself
   std::vector<uint8_t> frame_;        // for Send
 
@@ -322,12 +315,11 @@ FrameQueue::Sent UserBackend::Send(std::span<const iovec> frame) {
   if (outbound.to_host_loopback || (gate_.has_value() && !gate_->Passes(outbound))) {
     return drop(Drop::kHostLoopback);
   }
+  // libslirp 4.7 as Debian builds it overwrites its own memory when the last of a packet's
+  // fragments comes first; and of each it keeps as much memory as of the longest frame.
+  if (outbound.fragment) return drop(Drop::kFragment);
   if (outbound.may_begin_flow && sockets_.size() >= most_sockets_) {
     return drop(Drop::kTooManyFlows);
-  }
-  if (outbound.fragment) {
-    if (!fragments_.Ready()) return drop(Drop::kQueueFull);
-    fragments_.Spend(std::max(bytes.size(), kFragmentBytes));
   }
   counters_.CountSent(bytes.size());
   {
