@@ -60,6 +60,6 @@ with_programs() {
   mkdir -p "$work/net-tools"
   install_programs "$work/net-tools" iperf3
   # What a DHCP client of busybox's does with a lease.
-  install -D -m 755 $here/udhcpc.script "$work/net-tools/usr/share/udhcpc/default.script"
+  install -D -m 755 $here/udhcpc.script "$work/net-tools/etc/udhcpc/default.script"
   with_programs net
 }

@@ -27,9 +27,6 @@ constexpr size_t kMostCommandBytes = 64 * 1024;
 // What may stand in front of the payload without offloads: addresses, type, two VLAN tags.
 constexpr size_t kLinkHeaderBytes = 14 + 2 * 4;
 
-constexpr uint64_t kSegmentingReceive =
-    kFeatureGuestTso4 | kFeatureGuestTso6 | kFeatureGuestUso4 | kFeatureGuestUso6;
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<NetDevice>> NetDevice::Create(NetDeviceOptions options,
@@ -212,7 +209,8 @@ void NetDevice::ApplyReceiveOffloads(const net::Offloads& offloads) {
     LogWarning(name(), std::string(status.message()));
   }
   const bool segments = offloads.tso4 || offloads.tso6 || offloads.uso;
-  const size_t longest = segments ? net::kLargestFrame : mtu_ + kLinkHeaderBytes;
+  const size_t longest =
+      segments ? net::kLargestFrame : std::max(mtu_, backend_->mtu()) + kLinkHeaderBytes;
   for (Pair& pair : pairs_) {
     if (pair.receive != nullptr) pair.receive->SetLongestFrame(longest);
   }

@@ -86,6 +86,8 @@ class FakeBackend final : public net::Backend {
   static constexpr net::Offloads kAll = {
       .checksum = true, .tso4 = true, .tso6 = true, .ecn = true, .uso = true};
 
+  using Bytes = FakeFrameQueue::Bytes;
+
   explicit FakeBackend(uint16_t pairs, const net::Offloads& offloads = kAll)
       : offloads_(offloads), queues_(pairs) {}
 
