@@ -314,7 +314,7 @@ void NetDevice::ServeTransmit(uint16_t index) {
   const bool goes = link_wanted_ && index < active_pairs_;
   net::FrameQueue* const to =
       goes ? &backend_->queue(static_cast<uint16_t>(index % backend_->queue_pairs())) : nullptr;
-  const auto result = pair.transmit->Serve(to, kFramesPerRound);
+  const auto result = pair.transmit->Serve(to, backend_->offloads(), kFramesPerRound);
   if (pair.transmit->TakeInterrupt()) transport_->InterruptQueue(TransmitIndex(index));
   if (!result.ok()) {
     return Broken(WithContext(result.status(), absl::StrCat("queue ", TransmitIndex(index))));
@@ -411,17 +411,8 @@ void NetDevice::StopWaitingForDriver() {
   LookedAtStatus();
 }
 
-absl::Status NetDevice::ExchangeBackend(std::unique_ptr<net::Backend>& backend) {
+std::unique_ptr<net::Backend> NetDevice::ExchangeBackend(std::unique_ptr<net::Backend> backend) {
   CHECK(!link_wanted_);
-  // What the driver has been told it can leave to the host stays true.
-  const net::Offloads needed = SendOffloads(transport_ != nullptr ? active_features_ : features_);
-  const net::Offloads has = backend->offloads();
-  if ((needed.checksum && !has.checksum) || (needed.tso4 && !has.tso4) ||
-      (needed.tso6 && !has.tso6) || (needed.ecn && !has.ecn) || (needed.uso && !has.uso)) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("the guest leaves checksums or segmentation to the host, which ",
-                     backend->description(), " can't do; remove the card and add it there"));
-  }
   StopKernelPath();
   kernel_.clear();
   for (Pair& pair : pairs_) {
@@ -436,7 +427,7 @@ absl::Status NetDevice::ExchangeBackend(std::unique_ptr<net::Backend>& backend) 
   why_not_kernel_ = options_.kernel_path == KernelPath::kOff ? "it isn't asked for"
                     : backend_->queue(0).tap_fd() < 0        ? "the backend isn't a tap"
                                                              : "";
-  return absl::OkStatus();
+  return backend;
 }
 
 // --- the kernel's data path ----------------------------------------------------------------------

@@ -56,9 +56,9 @@ class NetDevice final : public Device {
   // Reset.
   ~NetDevice() override;
 
-  // Another network. The link must be down (SetLink). FailedPrecondition, and nothing is changed,
-  // when the driver relies on what that backend can't do. `before` gets the old one.
-  absl::Status ExchangeBackend(std::unique_ptr<net::Backend>& backend);
+  // Another network; the old one is returned. The link must be down (SetLink). What the driver
+  // leaves to the host and that backend can't do is done here (SoftwareOffload).
+  std::unique_ptr<net::Backend> ExchangeBackend(std::unique_ptr<net::Backend> backend);
   // Takes the link down whatever the backend says of it, or leaves it to the backend again, with
   // word to the driver. When it is up again the driver is asked to announce itself.
   // `seen`, if not null, is called on the loop when the driver has looked, or at once if there is

@@ -551,9 +551,8 @@ TEST_F(NetDeviceTest, MovesToAnotherNetworkOnceTheDriverHasSeenTheLinkGo) {
   EXPECT_TRUE(seen);
   auto next = std::make_unique<FakeBackend>(uint16_t{1});
   FakeBackend* const raw = next.get();
-  std::unique_ptr<net::Backend> other = std::move(next);
-  ASSERT_TRUE(device_->ExchangeBackend(other).ok());
-  EXPECT_EQ(other.get(), backend_);
+  const std::unique_ptr<net::Backend> old = device_->ExchangeBackend(std::move(next));
+  EXPECT_EQ(old.get(), backend_);
   EXPECT_THAT(backend_->queue(0).sent, IsEmpty());
   device_->SetLink(true, nullptr);
   EXPECT_EQ(Status(), kStatusLinkUp | kStatusAnnounce);
@@ -564,13 +563,84 @@ TEST_F(NetDeviceTest, MovesToAnotherNetworkOnceTheDriverHasSeenTheLinkGo) {
   EXPECT_EQ(Status(), kStatusLinkUp);
 }
 
-TEST_F(NetDeviceTest, StaysWhereItIsWhenTheOtherNetworkCannotDoWhatTheDriverReliesOn) {
+// A TCP frame over IPv4 with so much payload and room for its checksums, as drivers leave it.
+Bytes TcpFrame(size_t payload) {
+  Bytes frame = Frame({2, 2, 2, 2, 2, 2}, 0);
+  frame.insert(frame.end(), {0x45, 0, 0, 0, 0x10, 0, 0x40, 0, 64, 6, 0, 0,  //
+                             10,   0, 0, 1, 10,   0, 0,    2});
+  StoreBe<uint16_t>(&frame[16], static_cast<uint16_t>(40 + payload));
+  frame.insert(frame.end(), {0x12, 0x34, 0, 80, 0, 0, 0x03, 0xE8, 0, 0, 0, 1,  //
+                             0x50, 0x99, 1, 0,  0, 0, 0,    0});               // CWR ACK PSH FIN
+  for (size_t i = 0; i < payload; ++i) frame.push_back(static_cast<uint8_t>(i * 7));
+  return frame;
+}
+uint16_t Folded(std::span<const uint8_t> bytes, uint64_t sum = 0) {
+  for (size_t i = 0; i < bytes.size(); ++i) sum += i % 2 == 0 ? bytes[i] << 8 : bytes[i];
+  while (sum >> 16 != 0) sum = (sum & 0xFFFF) + (sum >> 16);
+  return static_cast<uint16_t>(sum);
+}
+FrameHeader TcpHeader(uint8_t type, uint16_t segment) {
+  FrameHeader header{};
+  header[kHeaderFlags] = kNeedsChecksum;
+  header[kHeaderGsoType] = type;
+  StoreLe<uint16_t>(&header[kHeaderGsoSize], segment);
+  StoreLe<uint16_t>(&header[kHeaderLength], 54);
+  StoreLe<uint16_t>(&header[kHeaderChecksumStart], 34);
+  StoreLe<uint16_t>(&header[kHeaderChecksumOffset], 16);
+  return header;
+}
+
+TEST_F(NetDeviceTest, DoesItselfWhatTheNextNetworkCannot) {
   Activate();
   device_->SetLink(false, nullptr);
-  std::unique_ptr<net::Backend> other = std::make_unique<FakeBackend>(uint16_t{1}, net::Offloads{});
-  const absl::Status status = device_->ExchangeBackend(other);
-  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << status;
-  EXPECT_EQ(&device_->backend(), backend_);
+  auto next = std::make_unique<FakeBackend>(uint16_t{1}, net::Offloads{});
+  FakeFrameQueue& network = next->queue(0);
+  (void)device_->ExchangeBackend(std::move(next));
+  device_->SetLink(true, nullptr);
+  network.room = 2;  // and the third in a while
+  EXPECT_FALSE(Send(WithHeader(TcpFrame(2500), TcpHeader(kGsoTcp4 | kGsoEcn, 1000))));
+  network.MakeRoom(10);
+  Turn();
+  EXPECT_TRUE(drivers_[TransmitIndex(0)].TakeUsed().has_value());
+  ASSERT_THAT(network.sent, SizeIs(3));
+  const Bytes whole = TcpFrame(2500);
+  Bytes payload;
+  for (size_t i = 0; i < 3; ++i) {
+    SCOPED_TRACE(i);
+    const Bytes& sent = network.sent[i];
+    EXPECT_EQ(Bytes(sent.begin(), sent.begin() + kHeaderBytes), Bytes(kHeaderBytes, 0));
+    const std::span<const uint8_t> frame = std::span(sent).subspan(kHeaderBytes);
+    const size_t part = i < 2 ? 1000 : 500;
+    ASSERT_EQ(frame.size(), 54 + part);
+    EXPECT_EQ(LoadBe<uint16_t>(&frame[16]), 40 + part);
+    EXPECT_EQ(LoadBe<uint16_t>(&frame[18]), 0x1000 + i);
+    EXPECT_EQ(Folded(frame.subspan(14, 20)), 0xFFFF);
+    EXPECT_EQ(LoadBe<uint32_t>(&frame[38]), 1000 + 1000 * i);
+    EXPECT_EQ(frame[47], i == 0 ? 0x90 : i == 1 ? 0x10 : 0x19);
+    EXPECT_EQ(Folded(frame.subspan(34), Folded(frame.subspan(26, 8)) + 6 + 20 + part), 0xFFFF);
+    payload.insert(payload.end(), frame.begin() + 54, frame.end());
+  }
+  EXPECT_EQ(payload, Bytes(whole.begin() + 54, whole.end()));
+
+  // A checksum alone: the pseudo header's sum is there.
+  network.sent.clear();
+  Bytes one = TcpFrame(101);
+  StoreBe<uint16_t>(&one[50], Folded(std::span(one).subspan(26, 8), 6 + 20 + 101));
+  EXPECT_TRUE(Send(WithHeader(one, TcpHeader(kGsoNone, 0))));
+  ASSERT_THAT(network.sent, SizeIs(1));
+  const std::span<const uint8_t> frame = std::span(network.sent[0]).subspan(kHeaderBytes);
+  EXPECT_EQ(Folded(frame.subspan(34), Folded(frame.subspan(26, 8)) + 6 + 20 + 101), 0xFFFF);
+
+  // What isn't what it says.
+  network.sent.clear();
+  EXPECT_TRUE(Send(WithHeader(TcpFrame(2500), TcpHeader(kGsoTcp6, 1000))));
+  EXPECT_TRUE(Send(WithHeader(TcpFrame(2500), TcpHeader(kGsoTcp4, 1))));
+  EXPECT_TRUE(Send(WithHeader(TcpFrame(2500), TcpHeader(kGsoUdp, 1000))));
+  Bytes options = TcpFrame(4);
+  options[46] = 0xF0;
+  EXPECT_TRUE(Send(WithHeader(options, TcpHeader(kGsoTcp4, 1000))));
+  EXPECT_THAT(network.sent, IsEmpty());
+  EXPECT_THAT(transport_.broken, IsEmpty());
 }
 
 TEST_F(NetDeviceTest, ADriverThatDoesNotRunIsNotWaitedFor) {

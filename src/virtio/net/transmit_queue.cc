@@ -32,7 +32,31 @@ absl::StatusOr<std::optional<SendDrop>> TransmitQueue::Prepare() {
   return drop;
 }
 
-absl::StatusOr<TransmitQueue::Result> TransmitQueue::Serve(net::FrameQueue* to, int frames) {
+net::FrameQueue::Sent TransmitQueue::Send(net::FrameQueue& to, const net::Offloads& takes) {
+  if (finishing_) return SendFinished(to);
+  if (!SoftwareOffload::Needed(header_, takes)) return to.Send(pieces_);
+  gathered_.resize(frame_bytes_);
+  (void)CopyFrom(behind_, gathered_);
+  if (!offload_.Begin(gathered_, header_)) return net::FrameQueue::Sent::kDropped;
+  finishing_ = true;
+  finished_.clear();
+  return SendFinished(to);
+}
+
+net::FrameQueue::Sent TransmitQueue::SendFinished(net::FrameQueue& to) {
+  while (!finished_.empty() || offload_.Next(finished_)) {
+    const std::array<iovec, 1> piece = {
+        {{.iov_base = finished_.data(), .iov_len = finished_.size()}}};
+    // Of a segment that is lost the others are still of use.
+    if (to.Send(piece) == net::FrameQueue::Sent::kLater) return net::FrameQueue::Sent::kLater;
+    finished_.clear();
+  }
+  finishing_ = false;
+  return net::FrameQueue::Sent::kYes;
+}
+
+absl::StatusOr<TransmitQueue::Result> TransmitQueue::Serve(net::FrameQueue* to,
+                                                           const net::Offloads& takes, int frames) {
   for (int taken = 0; taken < frames; ++taken) {
     std::optional<SendDrop> drop;
     if (!waits_) {
@@ -45,7 +69,7 @@ absl::StatusOr<TransmitQueue::Result> TransmitQueue::Serve(net::FrameQueue* to, 
     }
     if (!drop.has_value() && to == nullptr) drop = SendDrop::kLink;
     if (!drop.has_value()) {
-      switch (to->Send(pieces_)) {
+      switch (Send(*to, takes)) {
         case net::FrameQueue::Sent::kYes:
           ++counters_.frames;
           counters_.bytes += frame_bytes_;
@@ -61,6 +85,7 @@ absl::StatusOr<TransmitQueue::Result> TransmitQueue::Serve(net::FrameQueue* to, 
     }
     if (drop.has_value()) ++counters_.drops[static_cast<size_t>(*drop)];
     waits_ = false;
+    finishing_ = false;
     queue_->Push(chain_.head, 0);
     used_ = true;
   }
@@ -69,6 +94,8 @@ absl::StatusOr<TransmitQueue::Result> TransmitQueue::Serve(net::FrameQueue* to, 
 
 void TransmitQueue::GiveBack() {
   if (!std::exchange(waits_, false)) return;
+  // One of which segments have gone begins anew: TCP knows what it has had.
+  finishing_ = false;
   queue_->GiveBack(1);
 }
 

@@ -17,6 +17,7 @@
 
 #include "net/backend.h"
 #include "virtio/net/frame_header.h"
+#include "virtio/net/software_offload.h"
 #include "virtio/queue/virtqueue.h"
 
 namespace bothy::virtio {
@@ -40,9 +41,9 @@ class TransmitQueue {
     kMore,     // the round's budget is used up
     kBlocked,  // the backend calls when it has room
   };
-  // Sends up to `frames` frames; null for `to` drops them. An error is the driver's doing and
-  // final.
-  absl::StatusOr<Result> Serve(net::FrameQueue* to, int frames);
+  // Sends up to `frames` frames to a backend that `takes` so much; null for `to` drops them. An
+  // error is the driver's doing and final.
+  absl::StatusOr<Result> Serve(net::FrameQueue* to, const net::Offloads& takes, int frames);
   // Whether the driver wants to hear of what it has been given back since the last call.
   [[nodiscard]] bool TakeInterrupt() {
     return std::exchange(used_, false) && queue_->ShouldInterrupt();
@@ -56,6 +57,9 @@ class TransmitQueue {
  private:
   // Makes pieces_ of the chain; why not, when it is to be dropped. An error is final.
   absl::StatusOr<std::optional<SendDrop>> Prepare();
+  [[nodiscard]] net::FrameQueue::Sent Send(net::FrameQueue& to, const net::Offloads& takes);
+  // The same, of a frame that has to be finished first.
+  [[nodiscard]] net::FrameQueue::Sent SendFinished(net::FrameQueue& to);
 
   std::unique_ptr<Virtqueue> queue_;
   const net::Offloads negotiated_;
@@ -66,6 +70,9 @@ class TransmitQueue {
   std::vector<iovec> pieces_;  // header and frame
   std::vector<iovec> behind_;
   std::vector<uint8_t> gathered_;  // of frames in more pieces than a system call takes
+  SoftwareOffload offload_;
+  bool finishing_ = false;         // the frame, by offload_
+  std::vector<uint8_t> finished_;  // not sent yet, unless empty
   bool used_ = false;
   TransmitCounters& counters_;
 };

@@ -119,10 +119,12 @@ class Machine {
   }
   // A network may rely on the header of what it gets.
   void CheckSent() {
-    for (uint16_t i = 0; i < kPairs; ++i) {
+    for (uint16_t i = 0; i < backend_->queue_pairs(); ++i) {
       for (const auto& sent : backend_->queue(i).sent) {
         const size_t frame = sent.size() - net_wire::kHeaderBytes;
         CHECK(sent.size() >= net_wire::kHeaderBytes + 14 && frame <= net::kLargestFrame);
+        const bool bare = backend_->offloads() == net::Offloads{};
+        CHECK(!bare || (sent[net_wire::kHeaderFlags] == 0 && sent[net_wire::kHeaderGsoType] == 0));
         if ((sent[net_wire::kHeaderFlags] & net_wire::kNeedsChecksum) != 0) {
           CHECK(LoadLe<uint16_t>(&sent[net_wire::kHeaderChecksumStart]) +
                     size_t{LoadLe<uint16_t>(&sent[net_wire::kHeaderChecksumOffset])} + 2 <=
@@ -141,7 +143,7 @@ class Machine {
     const auto operation = input.Take<uint8_t>();
     const auto which = input.Take<uint8_t>();
     const auto queue = static_cast<uint16_t>(which % kQueues);
-    switch (operation % 10) {
+    switch (operation % 11) {
       case 0: {  // guest memory below the guard
         const auto at = input.Take<uint32_t>() % (kGuarded - 8);
         CHECK_OK(ram_->WriteObject(at, input.Take<uint64_t>()));
@@ -174,12 +176,12 @@ class Machine {
         for (size_t i = 0; i < std::min<size_t>(frame.size(), 32); ++i) {
           frame[i] = input.Take<uint8_t>();
         }
-        backend_->queue(which % kPairs).Arrive(std::move(frame));
+        backend_->queue(which % backend_->queue_pairs()).Arrive(std::move(frame));
         Settle();
         break;
       }
       case 5:
-        backend_->queue(which % kPairs).MakeRoom(input.Take<uint8_t>());
+        backend_->queue(which % backend_->queue_pairs()).MakeRoom(input.Take<uint8_t>());
         Settle();
         break;
       case 6:
@@ -200,6 +202,17 @@ class Machine {
       case 9: {
         std::array<uint8_t, 4> data{};
         device_->ReadConfig(which, data);
+        Settle();
+        break;
+      }
+      case 10: {  // another network, which can do everything or nothing
+        device_->SetLink(false, nullptr);
+        auto next =
+            std::make_unique<FakeBackend>(static_cast<uint16_t>(1 + (which >> 1) % kPairs),
+                                          (which & 1) != 0 ? FakeBackend::kAll : net::Offloads{});
+        backend_ = next.get();
+        (void)device_->ExchangeBackend(std::move(next));
+        device_->SetLink(true, nullptr);
         Settle();
         break;
       }
