@@ -15,8 +15,9 @@ constexpr size_t Align(size_t size) {
 
 template <typename T>
 void Append(std::vector<uint8_t>& bytes, const T& value) {
-  const auto* start = reinterpret_cast<const uint8_t*>(&value);
-  bytes.insert(bytes.end(), start, start + sizeof value);
+  const size_t end = bytes.size();
+  bytes.resize(end + sizeof value);
+  std::memcpy(bytes.data() + end, &value, sizeof value);
 }
 
 template <typename T>
