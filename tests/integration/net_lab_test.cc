@@ -5,6 +5,8 @@
 #include <cstdlib>
 #include <future>
 
+#include "absl/time/clock.h"
+
 namespace bothy::integration {
 namespace {
 
@@ -216,6 +218,47 @@ TEST_P(DataPathLabTest, AServerThatIsKilledLeavesNoTap) {
   EXPECT_EQ(Taps(), "");
 }
 
+TEST_P(DataPathLabTest, AGuestOfTwoProcessorsUsesTwoQueuePairs) {
+  MakeBridge("br0", "10.1.0.1/24");
+  GuestVm guest("guest");
+  wire::CreateVMRequest request = Request(guest, {1});
+  request.mutable_config()->mutable_processor_config()->set_processor_count(2);
+  Add(request, SwitchNic(1, "br0"));
+  ASSERT_NO_FATAL_FAILURE(guest.Boot(request));
+  const std::string card = guest.SetUp(MacOf(1), {"10.1.0.2/24"});
+  EXPECT_EQ(guest.Run("ls -d /sys/class/net/" + card + "/queues/rx-* | wc -l"), "2");
+  EXPECT_EQ(guest.Inspect("devices/net0/card/queue_pairs_in_use"), "2");
+  auto iperf = std::async(std::launch::async, [] { return Host("iperf3 -s -B 10.1.0.1 -1"); });
+  (void)guest.Run("until iperf3 -c 10.1.0.1 -n 40M -P 4; do sleep 0.2; done");
+  iperf.get();
+  (void)Host("busybox ping -c 3 -W 20 10.1.0.2");
+  guest.End();
+}
+
+using RateLabTest = NetLabTest;
+
+TEST_F(RateLabTest, ACardKeepsToItsLimits) {
+  MakeBridge("br0", "10.1.0.1/24");
+  GuestVm guest("guest");
+  wire::CreateVMRequest request = guest.Request();
+  SetKey(request, 1, "tx_bps", "20000000");
+  SetKey(request, 1, "rx_bps", "10000000");
+  Add(request, SwitchNic(1, "br0"));
+  ASSERT_NO_FATAL_FAILURE(guest.Boot(request));
+  (void)guest.SetUp(MacOf(1), {"10.1.0.2/24"});
+  const auto seconds = [&](const std::string& more) {
+    auto iperf = std::async(std::launch::async, [] { return Host("iperf3 -s -B 10.1.0.1 -1"); });
+    const absl::Time start = absl::Now();
+    (void)guest.Run("until iperf3 -c 10.1.0.1 -n 5M " + more + "; do sleep 0.2; done");
+    iperf.get();
+    return absl::ToDoubleSeconds(absl::Now() - start);
+  };
+  // 42 Mbit, and what may go at once; how much longer it takes is the machine's business.
+  EXPECT_GT(seconds(""), 1.9);
+  EXPECT_GT(seconds("-R"), 3.8);
+  guest.End();
+}
+
 using NicRefusalLabTest = NetLabTest;
 
 TEST_F(NicRefusalLabTest, LeavesTheHostAsItWas) {
@@ -286,6 +329,31 @@ TEST_F(UserNetLabTest, AGuestFetchesAndIsReached) {
   *second.mutable_user() = nic.user();
   EXPECT_THAT(guest.Modify(wire::ADD, second),
               Fails(StatusCode::kAlreadyExists, HasSubstr("nic_config.user")));
+  guest.End();
+}
+
+// Its driver leaves checksums and segmentation to the host, which NAT doesn't take.
+TEST_F(UserNetLabTest, ACardMovesFromASwitchToNat) {
+  MakeBridge("br0", "10.1.0.1/24");
+  GuestVm guest("guest");
+  wire::CreateVMRequest request = guest.Request();
+  Add(request, SwitchNic(1, "br0"));
+  ASSERT_NO_FATAL_FAILURE(guest.Boot(request));
+  const std::string card = guest.SetUp(MacOf(1), {"10.1.0.2/24"});
+  (void)guest.Run("ping -c 1 -W 20 10.1.0.1");
+  wire::NICConfig nat = Nic(1);
+  auto* const port = nat.mutable_user()->add_ports();
+  port->set_host_port(2223);
+  port->set_guest_port(80);
+  ASSERT_THAT(guest.Modify(wire::UPDATE, nat), IsOk());
+  EXPECT_EQ(Taps(), "");
+  const std::string sum = guest.Run("udhcpc -n -q -i " + card +
+                                    " >/dev/null 2>&1; mkdir /tmp/web; httpd -p 80 -h /tmp/web; "
+                                    "dd if=/dev/urandom of=/tmp/web/file bs=1M count=8 "
+                                    "2>/dev/null; md5sum </tmp/web/file");
+  EXPECT_EQ(Host("busybox wget -q -O - http://127.0.0.1:2223/file | md5sum"), sum);
+  EXPECT_THAT(guest.Inspect("devices/net0/card"), HasSubstr("\"tso4\":true"));
+  EXPECT_EQ(guest.Inspect("devices/net0/card/pairs/0/drops/transmit_bad_header"), "0");
   guest.End();
 }
 
