@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "machine/ejection.h"
+#include "net/disconnected_backend.h"
 #include "net/open_backend.h"
 #include "support/check.h"
 #include "support/io_loop.h"
@@ -42,6 +43,15 @@ const char* BackendField(const net::BackendConfig& config) {
   return "user";
 }
 
+// Whether the one can't be opened while the other is there: they are the same tap, or have ports of
+// the host.
+bool InEachOthersWay(const net::BackendConfig& a, const net::BackendConfig& b) {
+  if (std::holds_alternative<net::UserOptions>(a.where)) {
+    return std::holds_alternative<net::UserOptions>(b.where);
+  }
+  return std::holds_alternative<net::TapOptions>(a.where) && a.where == b.where;
+}
+
 }  // namespace
 
 // One card. On the thread of `changes`, except Inspect.
@@ -58,6 +68,7 @@ class NetworkCards::Card {
 
   [[nodiscard]] const std::string& name() const { return name_; }
   [[nodiscard]] const NicConfig& nic() const { return nic_; }
+  [[nodiscard]] const std::string& description() const { return description_; }
   [[nodiscard]] pci::RootPort& port() { return *port_; }
 
   // Opens the backend and shows the card to the guest. After an error it is to be destroyed.
@@ -115,6 +126,23 @@ class NetworkCards::Card {
     if (!backend.ok()) return WithContext(backend.status(), BackendField(config));
     return backend;
   }
+  // The backend goes before the other comes. If that fails the first one is opened again.
+  absl::Status CloseThenOpen(const net::BackendConfig& config) {
+    (void)device_->ExchangeBackend(std::make_unique<net::DisconnectedBackend>());
+    OpenedBackend opened = OpenBackend(config);
+    absl::Status status = opened.status();
+    if (!status.ok()) {
+      opened = OpenBackend(*nic_.backend);
+      if (!opened.ok()) {
+        // It was there a moment ago, and is gone or taken now: the card stays without.
+        LogError(name_, absl::StrCat("its backend can't be opened again: ",
+                                     std::string(opened.status().message())));
+        return status;
+      }
+    }
+    (void)device_->ExchangeBackend(*std::move(opened));
+    return status;
+  }
   absl::Status OpenDevice() {
     ASSIGN_OR_RETURN(std::unique_ptr<net::Backend> backend, OpenBackend(*nic_.backend));
     description_ = backend->description();
@@ -149,31 +177,40 @@ void NetworkCards::Card::Update(const NicConfig& nic, const std::stop_token& sto
     std::unique_ptr<net::Backend> next;  // on the card's thread
   };
   auto wait = std::make_shared<Wait>(host_.changes);
-  absl::Status opened;
-  io_->loop().PostAndWait([&] {
-    OpenedBackend backend = OpenBackend(*nic.backend);
-    opened = backend.status();
-    if (backend.ok()) wait->next = *std::move(backend);
-  });
-  if (!opened.ok()) return done(opened);
+  if (!InEachOthersWay(*nic_.backend, *nic.backend)) {
+    absl::Status opened;
+    io_->loop().PostAndWait([&] {
+      OpenedBackend backend = OpenBackend(*nic.backend);
+      opened = backend.status();
+      if (backend.ok()) wait->next = *std::move(backend);
+    });
+    if (!opened.ok()) return done(opened);
+  }
   const auto give_up = [this] { io_->loop().Post([this] { device_->StopWaitingForDriver(); }); };
   const auto exchange = [this, nic, wait, done] {
     wait->timer.cancel();
     wait->on_stop.reset();
+    absl::Status status;
     std::string description;
     io_->loop().PostAndWait([&] {
-      (void)device_->ExchangeBackend(std::move(wait->next));
+      if (wait->next != nullptr) {
+        (void)device_->ExchangeBackend(std::move(wait->next));
+      } else {
+        status = CloseThenOpen(*nic.backend);
+      }
       description = device_->backend().description();
       device_->SetLink(true, nullptr);
     });
     {
       const std::lock_guard lock(mutex_);
       description_ = description;
-      nic_.backend = nic.backend;
-      if (!nic.name.empty()) nic_.name = nic.name;
-      LogInfo(name_, absl::StrCat("now on ", description_));
+      if (status.ok()) {
+        nic_.backend = nic.backend;
+        if (!nic.name.empty()) nic_.name = nic.name;
+      }
     }
-    done(absl::OkStatus());
+    if (status.ok()) LogInfo(name_, absl::StrCat("now on ", description));
+    done(status);
   };
   wait->timer.expires_after(kGuestLooks);
   wait->timer.async_wait([give_up](const asio::error_code& error) {
@@ -201,8 +238,9 @@ absl::Status NetworkCards::Add(const NicConfig& nic) {
   auto card = std::make_unique<Card>(absl::StrCat("net", number), nic,
                                      tuning == tuning_.end() ? NicTuning{} : tuning->second, host_);
   RETURN_IF_ERROR(card->Open());
-  LogInfo(card->name(), absl::StrCat(nic.name.empty() ? "" : "\"" + nic.name + "\", ",
-                                     nic.id.ToString(), ", ", nic.mac->ToString()));
+  LogInfo(card->name(),
+          absl::StrCat(nic.name.empty() ? "" : "\"" + nic.name + "\", ", nic.id.ToString(), ", ",
+                       nic.mac->ToString(), ", on ", card->description()));
   const std::lock_guard lock(mutex_);
   cards_[nic.id] = std::move(card);
   return absl::OkStatus();

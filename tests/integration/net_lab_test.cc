@@ -354,6 +354,18 @@ TEST_F(UserNetLabTest, ACardMovesFromASwitchToNat) {
   EXPECT_EQ(Host("busybox wget -q -O - http://127.0.0.1:2223/file | md5sum"), sum);
   EXPECT_THAT(guest.Inspect("devices/net0/card"), HasSubstr("\"tso4\":true"));
   EXPECT_EQ(guest.Inspect("devices/net0/card/pairs/0/drops/transmit_bad_header"), "0");
+  // With another port beside the one it has; and back, when one is taken.
+  auto* const more = nat.mutable_user()->add_ports();
+  more->set_host_port(2224);
+  more->set_guest_port(80);
+  ASSERT_THAT(guest.Modify(wire::UPDATE, nat), IsOk());
+  EXPECT_EQ(Host("busybox wget -q -O - http://127.0.0.1:2224/file | md5sum"), sum);
+  (void)Host("busybox httpd -p 2225 -h /");
+  wire::NICConfig taken = nat;
+  taken.mutable_user()->mutable_ports(1)->set_host_port(2225);
+  EXPECT_THAT(guest.Modify(wire::UPDATE, taken),
+              Fails(StatusCode::kAlreadyExists, HasSubstr("nic_config.user")));
+  EXPECT_EQ(Host("busybox wget -q -O - http://127.0.0.1:2224/file | md5sum"), sum);
   guest.End();
 }
 
