@@ -89,7 +89,7 @@ run_test() {
     suite tsan 20 "${command[@]}"
   fi
   if [[ -v chosen[host] || -v chosen[lab] ]]; then
-    step "prepare the guest" tests/guest/prepare.sh disk
+    step "prepare the guest" tests/guest/prepare.sh disk net
     step "prepare the lab" tests/lab/prepare.sh
   fi
   if [[ -v chosen[host] ]]; then

@@ -12,6 +12,7 @@
 #include "cmd/bothyctl/host_path.h"
 #include "cmd/bothyctl/image_type.h"
 #include "cmd/bothyctl/modify_type.h"
+#include "cmd/bothyctl/nic_flag.h"
 #include "cmd/bothyctl/option_types.h"
 #include "cmd/bothyctl/verbs.h"
 
@@ -183,6 +184,18 @@ class Resources {
              [](Nic& nic, const std::string& name) { nic.mutable_tap()->set_name(name); });
     text("--user", "NETWORK", "NAT in user space, for a network such as 10.0.2.0/24",
          [](Nic& nic, const std::string& network) { nic.mutable_user()->set_cidr(network); })
+        ->excludes(tap);
+    AddParsed<::vmservice::UserBackend>(
+        *verb, "--forward", "With NAT: a port of the host that leads to the guest",
+        [](std::string_view forward) -> absl::StatusOr<::vmservice::UserBackend> {
+          ::vmservice::UserBackend user;
+          RETURN_IF_ERROR(AddForward(forward, &user));
+          return user;
+        },
+        [change = change_](const ::vmservice::UserBackend& user) {
+          change->request.mutable_nic_config()->mutable_user()->MergeFrom(user);
+        })
+        ->type_name("[udp:]HOST:GUEST")
         ->excludes(tap);
     Finish(verb, nullptr);
   }

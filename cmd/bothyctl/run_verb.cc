@@ -20,6 +20,9 @@ constexpr char kExamples[] =
   bothyctl run --kernel vmlinuz --cmdline "console=ttyS0 root=/dev/sda1" --disk root.vhdx \
       --disk tools.vhd,ro --pmem data.img
       with a root file system on a SCSI disk, another one, and persistent memory
+  bothyctl run --kernel vmlinuz --cmdline console=ttyS0 --nic user,forward=tcp:2222:22 \
+      --nic switch=br0,mac=02-34-56-78-9A-BC
+      with two network cards: NAT with the host's port 2222 leading to SSH, and a port of br0
   bothyctl run --config vm1.json --memory 4G --timeline
       the VM of vm1.json with more memory; shows how long each step of its start took
   bothyctl run --kernel vmlinuz --cmdline console=ttyS0 </dev/null >console.log

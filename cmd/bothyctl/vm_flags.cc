@@ -86,6 +86,14 @@ void AddVmFlags(CLI::App& verb, VmFlags* flags) {
       verb, "--pmem", "Persistent memory: an image, which the guest sees as byte-addressable",
       ParsePmemFlag, [flags](DiskFlag flag) { flags->pmem.push_back(std::move(flag)); })
       ->type_name("PATH[,ro][,type=vhd|vhdx|raw]");
+  AddParsed<NicFlag>(
+      verb, "--nic",
+      "A network card: user (NAT, without privileges; forward=[udp:]HOST_PORT:GUEST_PORT makes a "
+      "port of the host lead to the guest, network=10.0.2.0/24 is the guest's), a tap of the host, "
+      "or a bridge's name or alias, on which a port is made (port=ALIAS). With id=GUID, "
+      "mac=ADDRESS, name=TEXT",
+      ParseNicFlag, [flags](NicFlag flag) { flags->nics.push_back(std::move(flag)); })
+      ->type_name("user[,forward=…]|tap=NAME|switch=NAME[,mac=…]");
   verb.add_flag("--guest-unpacks", flags->guest_unpacks,
                 "The guest unpacks its kernel itself, which keeps its address randomisation");
   CLI::Option* const populate = verb.add_flag(
@@ -127,6 +135,7 @@ absl::StatusOr<::vmservice::CreateVMRequest> BuildCreateRequest(const VmFlags& f
   }
   RETURN_IF_ERROR(AddScsiDisks(flags.disks, config));
   AddPmemDisks(flags.pmem, config);
+  AddNics(flags.nics, config);
   for (const auto& [key, value] : flags.extra_data) (*config->mutable_extra_data())[key] = value;
   request.set_log_id(flags.log_id);
   return request;

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "cmd/bothyctl/disk_flag.h"
+#include "cmd/bothyctl/nic_flag.h"
 #include "cmd/bothyctl/serial_flag.h"
 #include "support/status.h"
 #include "vmservice.pb.h"
@@ -36,6 +37,7 @@ struct VmFlags {
   std::vector<SerialFlag> serial;
   std::vector<DiskFlag> disks;
   std::vector<DiskFlag> pmem;
+  std::vector<NicFlag> nics;
   bool guest_unpacks = false;
   bool populate = false;
   bool overcommit = false;

@@ -40,6 +40,9 @@ class MsiRoute {
   // kernel (VFIO, vhost). Made when it is first asked for, owned by the route. ResourceExhausted
   // when the host has no descriptor, or the hypervisor no route, left.
   virtual absl::StatusOr<int> EventFd() = 0;
+  // While it is held, what is written to the event descriptor waits there. Costs nothing when
+  // nothing changes or there is no such descriptor.
+  virtual void Hold(bool held) = 0;
 };
 
 }  // namespace bothy::hypervisor

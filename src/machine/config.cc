@@ -35,4 +35,21 @@ absl::Status CheckNamesImage(const ImageConfig& asked, const ImageConfig& there)
   return absl::OkStatus();
 }
 
+absl::Status CheckNamesNic(const NicConfig& asked, const NicConfig& there) {
+  if (asked.mac.has_value() && asked.mac != there.mac) {
+    return absl::InvalidArgumentError(absl::StrCat("mac_address: is ", asked.mac->ToString(),
+                                                   ", but that card's is ", there.mac->ToString(),
+                                                   "; leave it out or name that one"));
+  }
+  if (!asked.name.empty() && asked.name != there.name) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("nic_name: is \"", asked.name, "\", but that card's is \"", there.name, "\""));
+  }
+  if (asked.backend.has_value() && asked.backend != there.backend) {
+    return absl::InvalidArgumentError(
+        "nic_id: that card has another backend than the request names; leave the backend out");
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace bothy::machine

@@ -6,9 +6,14 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "net/mac_address.h"
+#include "net/open_backend.h"
+#include "support/guid.h"
 #include "support/status.h"
 
 namespace bothy::machine {
@@ -63,6 +68,22 @@ struct PmemDiskConfig {
   ImageConfig image;
 };
 
+// For a removal, what isn't said (no address, no backend, an empty name) fits any card.
+struct NicConfig {
+  Guid id;
+  std::optional<net::MacAddress> mac;         // there unless it is a removal's or an update's
+  std::string name;                           // for logs and inspection
+  std::optional<net::BackendConfig> backend;  // without limits; there unless it is a removal's
+};
+
+// What a card is made with beside that; kept by its identity, for cards that come later.
+struct NicTuning {
+  enum class Vhost : uint8_t { kAuto, kOff, kOn };
+  Vhost vhost = Vhost::kAuto;  // whether the host's kernel moves its frames (vhost-net)
+  net::RateLimits limits;
+  bool host_loopback = false;  // user-mode NAT leads to the host's loopback interface
+};
+
 enum class PowerAction : uint8_t { kHalt, kRestart };
 
 struct PowerActions {
@@ -82,6 +103,8 @@ struct MachineConfig {
   std::vector<SerialPortConfig> serial_ports;  // distinct ports
   std::vector<ScsiDiskConfig> scsi_disks;      // distinct places, in the order of the request
   std::vector<PmemDiskConfig> pmem_disks;      // distinct paths, in the order of the request
+  std::vector<NicConfig> nics;                 // distinct identities and addresses
+  std::map<Guid, NicTuning> nic_tuning;
   PciConfig pci;
   PowerActions power;
 };
@@ -91,5 +114,7 @@ struct MachineConfig {
 // empty path, kVhd1, writable) says nothing. The message begins with the wire's name of the field
 // at fault ("host_path: ...").
 absl::Status CheckNamesImage(const ImageConfig& asked, const ImageConfig& there);
+// The same for a card: its address, its name and its backend.
+absl::Status CheckNamesNic(const NicConfig& asked, const NicConfig& there);
 
 }  // namespace bothy::machine

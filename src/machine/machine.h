@@ -100,6 +100,13 @@ class Machine {
   virtual void ModifyPmemDisk(Change change, PmemDiskConfig disk, std::stop_token stop,
                               ChangeDone done) = 0;
 
+  // Cards go by their nic_id; two with one address are AlreadyExists, too. A Restart while an
+  // ejection waits ends it. Beside the errors above, those of net::OpenBackend.
+  //   kAdd     appears in the guest
+  //   kRemove  the guest is asked to eject it, then its backend is closed
+  //   kUpdate  goes on with another backend; the guest sees its link go down and up
+  virtual void ModifyNic(Change change, NicConfig nic, std::stop_token stop, ChangeDone done) = 0;
+
   // Describes memory, processors, chipset and devices: the top of the state tree, beside the life
   // cycle's own node "vm".
   virtual void Inspect(inspect::Node& root) const = 0;

@@ -47,6 +47,7 @@ class PcMachine final : public Machine, private chipset::PowerSink {
                       ChangeDone done) override;
   void ModifyPmemDisk(Change change, PmemDiskConfig disk, std::stop_token stop,
                       ChangeDone done) override;
+  void ModifyNic(Change change, NicConfig nic, std::stop_token stop, ChangeDone done) override;
   void Inspect(inspect::Node& root) const override;
 
  private:
@@ -278,6 +279,10 @@ void PcMachine::ModifyScsiDisk(Change change, ScsiDiskConfig disk, std::stop_tok
 void PcMachine::ModifyPmemDisk(Change change, PmemDiskConfig disk, std::stop_token stop,
                                ChangeDone done) {
   devices_->ModifyPmemDisk(change, std::move(disk), std::move(stop), std::move(done));
+}
+
+void PcMachine::ModifyNic(Change change, NicConfig nic, std::stop_token stop, ChangeDone done) {
+  devices_->ModifyNic(change, std::move(nic), std::move(stop), std::move(done));
 }
 
 void PcMachine::Inspect(inspect::Node& root) const {

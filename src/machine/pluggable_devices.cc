@@ -18,7 +18,8 @@ PluggableDevices::PluggableDevices(const MachineConfig& config, PciTopology& pci
             .changes = changes_,
             .processors = config.processors.count},
       pmem_(host_),
-      scsi_(host_) {}
+      scsi_(host_),
+      nics_(host_, config.nic_tuning) {}
 
 absl::StatusOr<std::unique_ptr<PluggableDevices>> PluggableDevices::Create(
     const MachineConfig& config, PciTopology& pci, hypervisor::Vm& vm, memory::GuestMemory& memory,
@@ -27,6 +28,7 @@ absl::StatusOr<std::unique_ptr<PluggableDevices>> PluggableDevices::Create(
       std::unique_ptr<PluggableDevices>(new PluggableDevices(config, pci, vm, memory, control));
   RETURN_IF_ERROR(devices->scsi_.AddConfigured(config.scsi_disks));
   RETURN_IF_ERROR(devices->pmem_.AddConfigured(config.pmem_disks));
+  RETURN_IF_ERROR(devices->nics_.AddConfigured(config.nics));
   try {
     devices->thread_ = std::thread([raw = devices.get()] {
       SetThreadName("changes");
@@ -59,12 +61,24 @@ void PluggableDevices::ModifyScsiDisk(Change change, ScsiDiskConfig disk, std::s
 void PluggableDevices::ModifyPmemDisk(Change change, PmemDiskConfig disk, std::stop_token stop,
                                       ChangeDone done) {
   changes_.Post([this, change, disk = std::move(disk), stop = std::move(stop),
-                 done = OnControl(std::move(done))] { pmem_.Modify(change, disk, stop, done); });
+                 done = OnControl(std::move(done))] {
+    pmem_.Modify(change, disk, stop, [this, done](const absl::Status& status) {
+      if (status.ok()) nics_.MemoryChanged();
+      done(status);
+    });
+  });
+}
+
+void PluggableDevices::ModifyNic(Change change, NicConfig nic, std::stop_token stop,
+                                 ChangeDone done) {
+  changes_.Post([this, change, nic = std::move(nic), stop = std::move(stop),
+                 done = OnControl(std::move(done))] { nics_.Modify(change, nic, stop, done); });
 }
 
 void PluggableDevices::Inspect(inspect::Node& node) const {
   scsi_.Inspect(node);
   pmem_.Inspect(node);
+  nics_.Inspect(node);
 }
 
 }  // namespace bothy::machine

@@ -13,6 +13,7 @@
 #include "machine/device_host.h"
 #include "machine/device_units.h"
 #include "machine/machine.h"
+#include "machine/network_cards.h"
 #include "machine/pmem_disks.h"
 #include "machine/scsi_adapters.h"
 #include "support/event_loop.h"
@@ -36,6 +37,7 @@ class PluggableDevices {
   // As Machine's, on the control thread.
   void ModifyScsiDisk(Change change, ScsiDiskConfig disk, std::stop_token stop, ChangeDone done);
   void ModifyPmemDisk(Change change, PmemDiskConfig disk, std::stop_token stop, ChangeDone done);
+  void ModifyNic(Change change, NicConfig nic, std::stop_token stop, ChangeDone done);
   void Inspect(inspect::Node& node) const;
   // PmemDisks::RecoverMemory: on a vCPU's thread.
   bool RecoverMemory(uint64_t& recoveries_seen) { return pmem_.RecoverMemory(recoveries_seen); }
@@ -54,6 +56,7 @@ class PluggableDevices {
   const DeviceHost host_;
   PmemDisks pmem_;  // after all that may still access it has gone
   ScsiAdapters scsi_;
+  NetworkCards nics_;
   std::thread thread_;
 };
 

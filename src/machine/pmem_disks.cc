@@ -1,8 +1,6 @@
 #include "machine/pmem_disks.h"
 
 #include <algorithm>
-#include <asio/steady_timer.hpp>
-#include <chrono>
 #include <functional>
 #include <future>
 #include <optional>
@@ -10,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "machine/disk_image.h"
+#include "machine/ejection.h"
 #include "support/check.h"
 #include "support/io_loop.h"
 #include "support/log.h"
@@ -21,9 +20,6 @@ namespace bothy::machine {
 namespace {
 
 constexpr uint32_t kClassMemory = 0x05'8000;
-// How long a removal waits for the guest to let go when the caller has set no deadline: a guest
-// that is pressed thinks about it for five seconds (pci/root_port.h).
-constexpr std::chrono::seconds kGuestLetsGo{30};
 
 using OpenedWindow = absl::StatusOr<std::unique_ptr<virtio::PmemWindow>>;
 
@@ -266,40 +262,17 @@ void PmemDisks::Modify(Change change, const PmemDiskConfig& disk, const std::sto
 
 void PmemDisks::Remove(const std::string& path, const std::stop_token& stop,
                        const ChangeDone& done) {
-  struct Wait {
-    explicit Wait(EventLoop& loop) : timer(loop.context()) {}
-    asio::steady_timer timer;
-    std::optional<std::stop_callback<std::function<void()>>> on_stop;
-  };
-  auto wait = std::make_shared<Wait>(host_.changes);
-  pci::RootPort& port = devices_.at(path)->port();
-  const auto removed = [this, path, wait, done](const absl::Status& status) {
-    host_.changes.Post([this, path, wait, done, status] {
-      wait->timer.cancel();
-      wait->on_stop.reset();
-      if (!status.ok()) return done(status);
-      std::unique_ptr<Device> device;
-      {
-        const std::lock_guard lock(mutex_);
-        device = std::move(devices_.at(path));
-        devices_.erase(path);
-      }
-      done(WithContext(Retire(*device), "vpmem_disk.host_path: closing"));
-    });
-  };
-  if (const absl::Status asked = port.RequestRemoval(removed); !asked.ok()) return done(asked);
-  wait->timer.expires_after(kGuestLetsGo);
-  wait->timer.async_wait([&port](const asio::error_code& error) {
-    if (error) return;
-    port.CancelRemoval(absl::DeadlineExceededError(
-        absl::StrCat("vpmem_disk.host_path: the guest hasn't let go of it within ",
-                     kGuestLetsGo.count(), " s; it stays")));
-  });
-  wait->on_stop.emplace(stop, [this, &port] {
-    host_.changes.Post([&port] {
-      port.CancelRemoval(absl::CancelledError("the removal was given up; the memory stays"));
-    });
-  });
+  Eject(host_, devices_.at(path)->port(), "vpmem_disk.host_path", "the memory", stop,
+        [this, path, done](const absl::Status& status) {
+          if (!status.ok()) return done(status);
+          std::unique_ptr<Device> device;
+          {
+            const std::lock_guard lock(mutex_);
+            device = std::move(devices_.at(path));
+            devices_.erase(path);
+          }
+          done(WithContext(Retire(*device), "vpmem_disk.host_path: closing"));
+        });
 }
 
 bool PmemDisks::RecoverMemory(uint64_t& recoveries_seen) {

@@ -188,6 +188,20 @@ absl::StatusOr<std::span<uint8_t>> GuestMemory::HostRange(uint64_t gpa, uint64_t
   return run;
 }
 
+std::vector<GuestMemory::HostRegion> GuestMemory::HostRegions() const {
+  std::vector<HostRegion> regions;
+  for (const RamRange& range : layout_.ram) {
+    regions.push_back({.guest = range.guest,
+                       .host = mapping_.data() + range.file_offset,
+                       .most = Access::kWrite});
+  }
+  const std::shared_lock lock(device_memory_mutex_);
+  for (const DeviceMemory& device : device_memory_) {
+    regions.push_back({.guest = device.guest, .host = device.host, .most = device.most});
+  }
+  return regions;
+}
+
 namespace {
 
 // Applies `copy(host bytes, offset)` to each run of [gpa, gpa + size) after checking that all of it

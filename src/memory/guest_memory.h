@@ -74,6 +74,15 @@ class GuestMemory {
   absl::StatusOr<std::span<uint8_t>> HostRange(uint64_t gpa, uint64_t size,
                                                Access access = Access::kWrite) const;
 
+  // All that the guest can name to a device now, for those who look addresses up themselves
+  // (vhost).
+  struct HostRegion {
+    AddressRange guest;
+    uint8_t* host = nullptr;
+    Access most = Access::kWrite;
+  };
+  [[nodiscard]] std::vector<HostRegion> HostRegions() const;
+
   // Backs those parts of [gpa, gpa + size) that are whole huge pages (2 MiB) of RAM with huge pages
   // now, contents kept: for RAM that is about to be touched anyway, one fault instead of 512 on the
   // host and again in the nested page table. Best effort: a host that can't leaves pages as they

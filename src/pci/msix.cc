@@ -39,6 +39,7 @@ void MsixVector::SetState(bool enabled, bool unmasked) {
   const uint32_t clear = (~set & (kEnabled | kUnmasked)) | (enabled ? 0 : kPending);
   state_.fetch_and(~clear, std::memory_order_acq_rel);
   if (set != 0) state_.fetch_or(set, std::memory_order_acq_rel);
+  route_->Hold(!unmasked);
   if (unmasked) SendIfPending();
 }
 

@@ -24,12 +24,17 @@ inline constexpr uint64_t kMsixEntryBytes = 16;
 
 class MsixVector {
  public:
-  explicit MsixVector(std::unique_ptr<hypervisor::MsiRoute> route) : route_(std::move(route)) {}
+  explicit MsixVector(std::unique_ptr<hypervisor::MsiRoute> route) : route_(std::move(route)) {
+    route_->Hold(true);  // masked, as after power-on
+  }
   MsixVector(const MsixVector&) = delete;
   MsixVector& operator=(const MsixVector&) = delete;
 
   // Interrupts the guest. Any thread, no lock, one system call at most.
   void Signal();
+  // An eventfd that does the same when it is written, but isn't seen by pending(). Owned by the
+  // vector. Any thread.
+  absl::StatusOr<int> EventFd() { return route_->EventFd(); }
   [[nodiscard]] bool pending() const {
     return (state_.load(std::memory_order_acquire) & kPending) != 0;
   }

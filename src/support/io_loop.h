@@ -1,4 +1,5 @@
-// IoLoop: one I/O thread's event loop: file operations, event descriptors, posted functions.
+// IoLoop: one I/O thread's event loop: file operations, event descriptors, readiness of sockets and
+// taps, posted functions.
 //
 // Everything of one loop happens on one thread, the one inside Run or RunUntil, so what hangs off
 // it (a disk, a device's queues) needs no locks. Two engines with the same behaviour: io_uring,
@@ -7,7 +8,8 @@
 // the page cache can do at once the loop's thread does itself (direct_transfers.h says when). Only
 // Post and Stop may be called from other threads.
 //
-// Unlike EventLoop, which is for sockets and timers, an IoLoop is for files and eventfds.
+// EventLoop is for what speaks a protocol (Asio's sockets and timers); an IoLoop is for the data
+// path: files, eventfds, and descriptors whose owner makes the system calls itself.
 #pragma once
 
 #include <sys/uio.h>
@@ -46,6 +48,18 @@ class IoLoop {
     virtual ~Watch() = default;
   };
 
+  // A descriptor that doesn't block, and whose owner wants to know when to try again. Destroying it
+  // ends that, on the loop's thread only; the descriptor may be closed right after.
+  class Readiness {
+   public:
+    virtual ~Readiness() = default;
+    // Calls the function for that direction once, from the loop, when a read (a write) has
+    // something to say: data (room), the end, an error. Rarely it comes for nothing. No effect
+    // while that is awaited already.
+    virtual void AwaitReadable() = 0;
+    virtual void AwaitWritable() = 0;
+  };
+
   // FailedPrecondition when `kUring` is asked for and the host hasn't it.
   static absl::StatusOr<std::unique_ptr<IoLoop>> Create(const Options& options);
   static absl::StatusOr<std::unique_ptr<IoLoop>> Create() { return Create(Options{}); }
@@ -62,10 +76,15 @@ class IoLoop {
   // result as above.
   virtual void RunBlocking(std::function<int64_t()> call, Operation& op) = 0;
 
-  // Calls `on_event` whenever the eventfd or inotify descriptor `fd`, which must not block, has
-  // something to read; the loop reads it empty first. `fd` outlives the watch.
+  // Calls `on_event` whenever the eventfd, timerfd or inotify descriptor `fd`, which must not
+  // block, has something to read; the loop reads it empty first. `fd` outlives the watch.
   [[nodiscard]] virtual std::unique_ptr<Watch> WatchEvent(int fd,
                                                           std::function<void()> on_event) = 0;
+  // Nothing is awaited yet. `fd` is something that poll(2) waits for, with one Readiness at a time.
+  // The functions may be empty where that direction is never awaited; they may destroy the
+  // Readiness.
+  [[nodiscard]] virtual std::unique_ptr<Readiness> WatchReadiness(
+      int fd, std::function<void()> on_readable, std::function<void()> on_writable) = 0;
 
   // Queues `task` for the loop's thread, in order of posting. Any thread.
   virtual void Post(std::function<void()> task) = 0;

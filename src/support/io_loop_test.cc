@@ -10,11 +10,14 @@
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/timerfd.h>
 
 #include <array>
 #include <atomic>
+#include <cerrno>
 #include <cstddef>
 #include <deque>
 #include <numeric>
@@ -314,6 +317,143 @@ TEST_P(IoLoopTest, MoreWatchesThanARingHasRoomFor) {
     Signal(events.back().get());
   }
   loop_->RunUntil([&calls] { return calls == kCount; });
+}
+
+// The two ends of a socket that keeps packets apart.
+std::array<UniqueFd, 2> Socketpair() {
+  std::array<int, 2> ends{};
+  EXPECT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends.data()),
+            0);
+  return {UniqueFd(ends[0]), UniqueFd(ends[1])};
+}
+
+TEST_P(IoLoopTest, TellsOfReadinessOnceForEachTimeItIsAskedFor) {
+  const auto [near, far] = Socketpair();
+  int readable = 0;
+  int writable = 0;
+  const auto readiness = loop_->WatchReadiness(
+      near.get(), [&readable] { ++readable; }, [&writable] { ++writable; });
+  ASSERT_EQ(::send(far.get(), "x", 1, 0), 1);
+  const auto turns = [this](int count) {
+    int done = 0;
+    for (int i = 0; i < count; ++i) {
+      Op op;
+      loop_->RunBlocking([] { return 0; }, op);
+      Wait(op);
+      ++done;
+    }
+    return done;
+  };
+  EXPECT_EQ(turns(5), 5);
+  EXPECT_EQ(readable + writable, 0) << "nobody asked";
+  readiness->AwaitReadable();
+  readiness->AwaitReadable();
+  EXPECT_EQ(readable, 0) << "called inside the call";
+  loop_->RunUntil([&readable] { return readable != 0; });
+  turns(5);
+  EXPECT_EQ(readable, 1) << "once, although it is still readable";
+  EXPECT_EQ(writable, 0);
+  readiness->AwaitReadable();
+  readiness->AwaitWritable();
+  loop_->RunUntil([&] { return readable == 2 && writable == 1; });
+}
+
+TEST_P(IoLoopTest, DirectionsAreAwaitedApart) {
+  const auto [near, far] = Socketpair();
+  int readable = 0;
+  int writable = 0;
+  const auto readiness = loop_->WatchReadiness(
+      near.get(), [&readable] { ++readable; }, [&writable] { ++writable; });
+  readiness->AwaitReadable();  // before the loop has run
+  readiness->AwaitWritable();
+  loop_->RunUntil([&writable] { return writable == 1; });
+  EXPECT_EQ(readable, 0);
+  // Full: not writable until the other end reads.
+  const std::string packet(4096, 'x');
+  while (::send(near.get(), packet.data(), packet.size(), 0) > 0) {
+  }
+  ASSERT_EQ(errno, EAGAIN);
+  readiness->AwaitWritable();
+  ASSERT_EQ(::send(far.get(), "x", 1, 0), 1);
+  loop_->RunUntil([&readable] { return readable == 1; });
+  EXPECT_EQ(writable, 1);
+  std::string into(packet.size(), ' ');
+  while (::recv(far.get(), into.data(), into.size(), 0) > 0) {
+  }
+  loop_->RunUntil([&writable] { return writable == 2; });
+  EXPECT_EQ(readable, 1);
+}
+
+TEST_P(IoLoopTest, TheEndIsNewsInBothDirections) {
+  auto [near, far] = Socketpair();
+  const std::string packet(4096, 'x');
+  while (::send(near.get(), packet.data(), packet.size(), 0) > 0) {
+  }
+  int readable = 0;
+  int writable = 0;
+  const auto readiness = loop_->WatchReadiness(
+      near.get(), [&readable] { ++readable; }, [&writable] { ++writable; });
+  readiness->AwaitReadable();
+  readiness->AwaitWritable();
+  far.Reset();
+  loop_->RunUntil([&] { return readable == 1 && writable == 1; });
+}
+
+TEST_P(IoLoopTest, ReadinessMayBeAskedForAndEndInItsOwnCall) {
+  const auto [near, far] = Socketpair();
+  ASSERT_EQ(::send(far.get(), "x", 1, 0), 1);
+  int calls = 0;
+  std::unique_ptr<IoLoop::Readiness> readiness;
+  const auto on_ready = [&] {
+    if (++calls < 100) {
+      readiness->AwaitReadable();
+      readiness->AwaitWritable();
+    } else {
+      readiness.reset();
+    }
+  };
+  readiness = loop_->WatchReadiness(near.get(), on_ready, on_ready);
+  readiness->AwaitReadable();
+  loop_->RunUntil([&readiness] { return readiness == nullptr; });
+  Op op;
+  loop_->RunBlocking([] { return 0; }, op);
+  Wait(op);
+  EXPECT_EQ(calls, 100);
+}
+
+TEST_P(IoLoopTest, DescriptorsAreReallyClosedAfterTheirReadiness) {
+  for (int i = 0; i < 100; ++i) {
+    auto [near, far] = Socketpair();
+    auto readiness = loop_->WatchReadiness(
+        near.get(), [] {}, [] {});
+    if (i % 4 != 0) readiness->AwaitReadable();
+    if (i % 4 == 2) readiness->AwaitWritable();
+    if (i % 3 != 0) {
+      Op op;
+      loop_->RunBlocking([] { return 0; }, op);
+      Wait(op);
+    }
+    if (i % 5 == 0) {
+      ASSERT_EQ(::send(far.get(), "x", 1, 0), 1);
+    }
+    readiness.reset();
+    near.Reset();
+    char byte = 0;
+    const ssize_t result = ::recv(far.get(), &byte, 1, 0);
+    ASSERT_TRUE(result == 0 || (result < 0 && errno == ECONNRESET)) << i << " " << errno;
+  }
+}
+
+TEST_P(IoLoopTest, WatchesTimers) {
+  const UniqueFd timer(::timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC));
+  int calls = 0;
+  const auto watch = loop_->WatchEvent(timer.get(), [&calls] { ++calls; });
+  for (int i = 1; i <= 3; ++i) {
+    itimerspec when{};
+    when.it_value.tv_nsec = 1;
+    ASSERT_EQ(::timerfd_settime(timer.get(), 0, &when, nullptr), 0);
+    loop_->RunUntil([&] { return calls == i; });
+  }
 }
 
 TEST_P(IoLoopTest, PostedTasksRunInOrder) {

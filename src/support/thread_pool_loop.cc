@@ -30,7 +30,9 @@ class ThreadPoolLoop final : public IoEngine {
   ~ThreadPoolLoop() override { CHECK(watches_.empty()); }
 
   std::unique_ptr<Watch> WatchEvent(int fd, std::function<void()> on_event) override {
-    auto* state = new WatchState{.fd = fd, .on_event = std::move(on_event)};
+    auto* state = new WatchState;
+    state->fd = fd;
+    state->on_event = std::move(on_event);
     watches_.insert(state);
     epoll_event event{};
     event.events = EPOLLIN;
@@ -38,12 +40,26 @@ class ThreadPoolLoop final : public IoEngine {
     CHECK(::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) == 0);
     return std::make_unique<PoolWatch>(*this, *state);
   }
+  std::unique_ptr<Readiness> WatchReadiness(int fd, std::function<void()> on_readable,
+                                            std::function<void()> on_writable) override {
+    auto* state = new WatchState;
+    state->fd = fd;
+    state->on_event = std::move(on_readable);
+    state->on_writable = std::move(on_writable);
+    state->readiness = true;
+    watches_.insert(state);
+    return std::make_unique<PoolReadiness>(*this, *state);
+  }
   [[nodiscard]] Engine engine() const override { return Engine::kThreadPool; }
 
  private:
   struct WatchState {
     int fd = -1;
-    std::function<void()> on_event;
+    std::function<void()> on_event;  // or on_readable
+    std::function<void()> on_writable;
+    bool readiness = false;  // what follows is in use
+    bool added = false;      // to the epoll set, where it is silent while nothing is awaited
+    uint32_t awaited = 0;    // EPOLLIN, EPOLLOUT
     bool dead = false;
   };
   class PoolWatch final : public Watch {
@@ -56,13 +72,47 @@ class ThreadPoolLoop final : public IoEngine {
     WatchState& state_;
   };
 
+  class PoolReadiness final : public Readiness {
+   public:
+    PoolReadiness(ThreadPoolLoop& loop, WatchState& state) : loop_(loop), state_(state) {}
+    ~PoolReadiness() override { loop_.Forget(state_); }
+    void AwaitReadable() override { loop_.Await(state_, EPOLLIN); }
+    void AwaitWritable() override { loop_.Await(state_, EPOLLOUT); }
+
+   private:
+    ThreadPoolLoop& loop_;
+    WatchState& state_;
+  };
+
   ThreadPoolLoop(const Options& options, UniqueFd wake, UniqueFd epoll)
       : IoEngine(options, std::move(wake)), epoll_(std::move(epoll)) {}
 
   void Begin(const FileCall& call) override { BeginOnPool(call); }
 
+  void Await(WatchState& state, uint32_t direction) {
+    if ((state.awaited & direction) != 0) return;
+    state.awaited |= direction;
+    epoll_event event{};
+    event.events = state.awaited | EPOLLONESHOT;
+    event.data.ptr = &state;
+    const int operation = std::exchange(state.added, true) ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+    CHECK(::epoll_ctl(epoll_.get(), operation, state.fd, &event) == 0);
+  }
+  void OnReady(WatchState& state, uint32_t events) {
+    // The end and errors are of interest in both directions.
+    if ((events & (EPOLLHUP | EPOLLERR)) != 0) events |= EPOLLIN | EPOLLOUT;
+    const uint32_t ready = state.awaited & events;
+    const uint32_t rest = state.awaited & ~ready;
+    state.awaited = 0;
+    if (rest != 0) Await(state, rest);
+    if ((ready & EPOLLIN) != 0) state.on_event();
+    if ((ready & EPOLLOUT) != 0 && !state.dead) state.on_writable();
+  }
+
   void Forget(WatchState& state) {
-    CHECK(::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, state.fd, nullptr) == 0);
+    if (!state.readiness || state.added) {
+      CHECK(::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, state.fd, nullptr) == 0);
+    }
     state.dead = true;
     // An event of it may be among those that Turn holds.
     if (turning_) {
@@ -87,7 +137,12 @@ class ThreadPoolLoop final : public IoEngine {
         posted().DrainWake();
         continue;
       }
-      if (!state->dead && DrainEvents(state->fd)) state->on_event();
+      if (state->dead) continue;
+      if (state->readiness) {
+        OnReady(*state, events[i].events);
+      } else if (DrainEvents(state->fd)) {
+        state->on_event();
+      }
     }
     turning_ = false;
     for (WatchState* state : std::exchange(dead_, {})) Free(*state);

@@ -24,8 +24,8 @@ constexpr unsigned kCompletions = 1024;
 constexpr size_t kMostInRing = 768;
 
 // What a completion is about, in the low bits of its user data.
-enum Tag : uint64_t { kOperation = 0, kWatch = 1, kWake = 2, kIgnored = 3 };
-constexpr uint64_t kTagMask = 3;
+enum Tag : uint64_t { kOperation = 0, kWatch = 1, kWake = 2, kIgnored = 3, kReady = 4 };
+constexpr uint64_t kTagMask = 7;
 
 // What the user data of a completion points to.
 template <typename T>
@@ -50,6 +50,10 @@ class UringLoop final : public IoEngine {
       CHECK(state->dead);
       delete state;
     }
+    for (ReadyState* state : ready_states_) {
+      CHECK(state->dead);
+      delete state;
+    }
   }
 
   std::unique_ptr<Watch> WatchEvent(int fd, std::function<void()> on_event) override {
@@ -57,6 +61,18 @@ class UringLoop final : public IoEngine {
     watches_.insert(state);
     if (enabled_) Arm(*state);
     return std::make_unique<UringWatch>(*this, *state);
+  }
+  std::unique_ptr<Readiness> WatchReadiness(int fd, std::function<void()> on_readable,
+                                            std::function<void()> on_writable) override {
+    auto* state = new ReadyState{
+        .fd = fd,
+        .readable = {.events = POLLIN, .on_ready = std::move(on_readable)},
+        .writable = {.events = POLLOUT, .on_ready = std::move(on_writable)},
+    };
+    state->readable.owner = state;
+    state->writable.owner = state;
+    ready_states_.insert(state);
+    return std::make_unique<UringReadiness>(*this, *state);
   }
   [[nodiscard]] Engine engine() const override { return Engine::kUring; }
 
@@ -76,6 +92,34 @@ class UringLoop final : public IoEngine {
    private:
     UringLoop& loop_;
     WatchState& state_;
+  };
+
+  // One poll a direction, since they come and go by themselves.
+  struct ReadyState;
+  struct alignas(8) Direction {
+    uint32_t events = 0;
+    std::function<void()> on_ready;
+    ReadyState* owner = nullptr;
+    bool awaited = false;
+    bool in_ring = false;
+  };
+  struct ReadyState {
+    int fd = -1;
+    Direction readable;
+    Direction writable;
+    bool dead = false;    // its Readiness is gone; freed when the ring has let go of it
+    bool firing = false;  // on_ready is being called
+  };
+  class UringReadiness final : public Readiness {
+   public:
+    UringReadiness(UringLoop& loop, ReadyState& state) : loop_(loop), state_(state) {}
+    ~UringReadiness() override { loop_.Forget(state_); }
+    void AwaitReadable() override { loop_.Await(state_.readable); }
+    void AwaitWritable() override { loop_.Await(state_.writable); }
+
+   private:
+    UringLoop& loop_;
+    ReadyState& state_;
   };
 
   UringLoop(const Options& options, UniqueFd wake) : IoEngine(options, std::move(wake)) {}
@@ -114,6 +158,11 @@ class UringLoop final : public IoEngine {
     enabled_ = true;
     ArmWake();
     for (WatchState* state : watches_) Arm(*state);
+    for (ReadyState* state : ready_states_) {
+      for (Direction* direction : {&state->readable, &state->writable}) {
+        if (direction->awaited) Arm(*direction);
+      }
+    }
   }
 
   void Begin(const FileCall& call) override {
@@ -191,6 +240,47 @@ class UringLoop final : public IoEngine {
     delete &state;
   }
 
+  void Await(Direction& direction) {
+    if (std::exchange(direction.awaited, true)) return;
+    if (enabled_) Arm(direction);
+  }
+  void Arm(Direction& direction) {
+    io_uring_sqe* sqe = Slot();
+    ::io_uring_prep_poll_add(sqe, direction.owner->fd, direction.events);
+    ::io_uring_sqe_set_data64(sqe, reinterpret_cast<uint64_t>(&direction) | kReady);
+    direction.in_ring = true;
+  }
+  void Forget(ReadyState& state) {
+    state.dead = true;
+    bool removed = false;
+    for (Direction* direction : {&state.readable, &state.writable}) {
+      if (!direction->in_ring) continue;
+      io_uring_sqe* sqe = Slot();
+      ::io_uring_prep_poll_remove(sqe, reinterpret_cast<uint64_t>(direction) | kReady);
+      ::io_uring_sqe_set_data64(sqe, kIgnored);
+      removed = true;
+    }
+    if (!removed) return FreeIfDone(state);
+    // So that closing the descriptor after this really closes it.
+    Enter(/*wait=*/false);
+  }
+  void FreeIfDone(ReadyState& state) {
+    if (!state.dead || state.firing || state.readable.in_ring || state.writable.in_ring) return;
+    ready_states_.erase(&state);
+    delete &state;
+  }
+  void OnReady(Direction& direction) {
+    ReadyState& state = *direction.owner;
+    direction.in_ring = false;
+    direction.awaited = false;
+    if (!state.dead) {
+      state.firing = true;
+      direction.on_ready();
+      state.firing = false;
+    }
+    FreeIfDone(state);
+  }
+
   void HandOver() override { Enter(/*wait=*/false); }
   void Turn(bool sleep) override {
     // Without sleeping, the kernel is only entered when that does something.
@@ -230,6 +320,9 @@ class UringLoop final : public IoEngine {
         case kWatch:
           OnWatch(PointerTo<WatchState>(data & ~kTagMask), result, more);
           break;
+        case kReady:
+          OnReady(PointerTo<Direction>(data & ~kTagMask));
+          break;
         case kWake:
           posted().DrainWake();
           if (!more) ArmWake();
@@ -266,6 +359,7 @@ class UringLoop final : public IoEngine {
   size_t in_ring_ = 0;          // operations, prepared ones included
   std::deque<FileCall> waiting_;
   std::unordered_set<WatchState*> watches_;
+  std::unordered_set<ReadyState*> ready_states_;
 };
 
 }  // namespace

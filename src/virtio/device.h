@@ -20,6 +20,7 @@
 namespace bothy::virtio {
 
 // Device types (5) and feature bits (6) of virtio 1.2.
+inline constexpr uint16_t kDeviceTypeNet = 1;
 inline constexpr uint16_t kDeviceTypeScsi = 8;
 inline constexpr uint16_t kDeviceTypePmem = 27;
 inline constexpr uint64_t kFeatureIndirectDescriptors = uint64_t{1} << 28;
@@ -37,6 +38,16 @@ class Transport {
   // The driver broke the rules: DEVICE_NEEDS_RESET (2.1.2), and why, in the log. The device stops
   // looking at its queues until Reset.
   virtual void NeedsReset(const absl::Status& reason) = 0;
+
+  // For queues that the host's kernel serves for a while (vhost), on the loop's thread. Lends the
+  // eventfd that the doorbell of `queue` rings; OnDoorbell isn't called until it is returned, and
+  // is then when it has been rung.
+  virtual int LendDoorbell(uint16_t queue) = 0;
+  virtual void ReturnDoorbell(uint16_t queue) = 0;
+  // An eventfd that does what InterruptQueue does, owned by the transport; -1 when the driver wants
+  // no interrupts of this queue. The driver doesn't change its mind before Reset, or its interrupts
+  // go where they went.
+  virtual absl::StatusOr<int> InterruptEvent(uint16_t queue) = 0;
 };
 
 class Device {

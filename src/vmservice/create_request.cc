@@ -8,6 +8,7 @@
 #include "support/unix_socket.h"
 #include "vmservice/device_requests.h"
 #include "vmservice/field_checks.h"
+#include "vmservice/nic_requests.h"
 #include "vmservice/unknown_fields.h"
 
 namespace bothy::vmservice {
@@ -138,6 +139,8 @@ absl::Status TranslateExtraData(const ::vmservice::VMConfig& config, MachineConf
       return NotInThisBuild(path, "processor hot-plug");
     } else if (key == "bothy.max_memory_mb") {
       return NotInThisBuild(path, "memory hot-plug");
+    } else if (key.starts_with(kNicKeyPrefix)) {
+      RETURN_IF_ERROR(TranslateNicTuning(key, value, path, out));
     } else if (key.starts_with("bothy.")) {
       return Invalid(path, "unknown key; docs/extra-data.md lists those there are");
     }

@@ -287,8 +287,6 @@ INSTANTIATE_TEST_SUITE_P(
         Later{"processor_config { processor_weight: 1 }",
               "config.processor_config.processor_weight"},
         Later{"processor_config { processor_limit: 1 }", "config.processor_config.processor_limit"},
-        Later{"devices_config { nic_config { nic_id: 'x' } }",
-              "config.devices_config.nic_config[0]"},
         Later{"devices_config { windows_device { instance_id: 'x' } }",
               "config.devices_config.windows_device[0]"},
         Later{"uefi { firmware_path: '/OVMF.fd' }", "config.uefi"},

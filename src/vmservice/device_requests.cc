@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "vmservice/field_checks.h"
+#include "vmservice/nic_requests.h"
 
 namespace bothy::vmservice {
 namespace {
@@ -116,10 +117,8 @@ absl::Status TranslateDevices(const ::vmservice::DevicesConfig& devices,
   Images images;
   RETURN_IF_ERROR(TranslateScsiDisks(devices, images, out));
   RETURN_IF_ERROR(TranslatePmemDisks(devices, images, out));
+  RETURN_IF_ERROR(TranslateNics(devices, out));
   const std::string path = "config.devices_config";
-  if (devices.nic_config_size() > 0) {
-    return NotInThisBuild(path + ".nic_config[0]", "network cards");
-  }
   if (devices.windows_device_size() > 0) {
     return NotInThisBuild(path + ".windows_device[0]", "host devices");
   }

@@ -23,7 +23,8 @@ absl::StatusOr<machine::PmemDiskConfig> TranslatePmemDisk(const ::vmservice::VPM
                                                           const std::string& path);
 
 // All devices of a VM that is to be created.
-//   AlreadyExists    two SCSI disks at one place, two persistent memories of one path
+//   AlreadyExists    two SCSI disks at one place, two persistent memories of one path, two cards of
+//                    one identity or address
 //   InvalidArgument  an image that two disks share and one of them writes to
 absl::Status TranslateDevices(const ::vmservice::DevicesConfig& devices,
                               machine::MachineConfig& out);

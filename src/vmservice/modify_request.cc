@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "vmservice/device_requests.h"
 #include "vmservice/field_checks.h"
+#include "vmservice/nic_requests.h"
 #include "vmservice/unknown_fields.h"
 
 namespace bothy::vmservice {
@@ -34,7 +35,7 @@ constexpr std::array<Allowed, 7> kAllowed = {{
     {ModifyResourceRequest::kMemory, "memory", true, true, true, "memory hot-plug"},
     {ModifyResourceRequest::kScsiDisk, "scsi_disk", true, true, true, nullptr},
     {ModifyResourceRequest::kVpmemDisk, "vpmem_disk", true, true, false, nullptr},
-    {ModifyResourceRequest::kNicConfig, "nic_config", true, true, true, "network cards"},
+    {ModifyResourceRequest::kNicConfig, "nic_config", true, true, true, nullptr},
     {ModifyResourceRequest::kWindowsDevice, "windows_device", true, true, false, "host devices"},
 }};
 
@@ -92,6 +93,20 @@ absl::StatusOr<ResourceChange> TranslateModifyRequest(const ModifyResourceReques
         .apply = [disk = std::move(disk)](Machine& machine, Change now, std::stop_token stop,
                                           machine::ChangeDone done) {
           machine.ModifyScsiDisk(now, disk, std::move(stop), std::move(done));
+        }};
+  }
+  if (request.has_nic_config()) {
+    const NicPurpose purpose = change == Change::kAdd      ? NicPurpose::kAdd
+                               : change == Change::kUpdate ? NicPurpose::kUpdate
+                                                           : NicPurpose::kRemove;
+    ASSIGN_OR_RETURN(machine::NicConfig nic,
+                     TranslateNic(request.nic_config(), allowed->field, purpose));
+    return ResourceChange{
+        .resource = absl::StrCat(allowed->field, " ", nic.id.ToString()),
+        .change = change,
+        .apply = [nic = std::move(nic)](Machine& machine, Change now, std::stop_token stop,
+                                        machine::ChangeDone done) {
+          machine.ModifyNic(now, nic, std::move(stop), std::move(done));
         }};
   }
   ASSIGN_OR_RETURN(machine::PmemDiskConfig disk,

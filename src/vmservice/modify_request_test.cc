@@ -124,7 +124,8 @@ TEST(ModifyRequestTest, TheTable) {
       {"memory { memory_mb: 1 }", {kLater, kLater, kLater}},
       {"scsi_disk { host_path: '/a' }", {kYes, kYes, kYes}},
       {"vpmem_disk { host_path: '/a' }", {kYes, kYes, kNo}},
-      {"nic_config { nic_id: 'x' }", {kLater, kLater, kLater}},
+      {"nic_config { nic_id: '3f2504e0-4f89-11d3-9a0c-0305e82c3301' tap { name: 'tap0' } }",
+       {kYes, kYes, kYes}},
       {"windows_device { instance_id: 'x' }", {kLater, kLater, kNo}},
   };
   for (const auto& [resource, expected] : table) {

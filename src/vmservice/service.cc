@@ -119,9 +119,10 @@ void VmService::CapabilitiesVM(Call, Empty request,
     supported->set_resource(resource);
     const bool scsi = resource == wire::CapabilitiesVMResponse::Scsi;
     const bool pmem = resource == wire::CapabilitiesVMResponse::Vpmem;
-    supported->set_add(scsi || pmem);
-    supported->set_remove(scsi || pmem);
-    supported->set_update(scsi);
+    const bool nic = resource == wire::CapabilitiesVMResponse::VMNic;
+    supported->set_add(scsi || pmem || nic);
+    supported->set_remove(scsi || pmem || nic);
+    supported->set_update(scsi || nic);
   }
   response.add_supported_guest_os(wire::CapabilitiesVMResponse::Linux);
   reply(response);

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes what tests boot under build/guest: Debian's cloud kernel (vmlinuz) and an initramfs of our agent, busybox and the
 # virtio modules (initrd.img); with the argument "disk" also one that has what tests of disks need beside that
-# (disk-initrd.img). Does only what is missing or older than its sources.
+# (disk-initrd.img), with "net" one for tests of networks (net-initrd.img). Does only what is missing or older than its
+# sources.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -36,8 +37,15 @@ newer "$out/initrd.img" "$out/agent" "$out/kernel/release" $here/{modules,prepar
   archive "$tree" "$out/initrd.img"
 }
 
-[[ ${1-} == disk ]] || exit 0
-newer "$out/disk-initrd.img" "$out/initrd.img" $here/{stand_ins.py,prepare.sh,make.sh} || {
+# with_programs NAME: NAME-initrd.img is initrd.img and what is in $work/NAME-tools.
+with_programs() {
+  archive "$work/$1-tools" "$work/$1-tools.cpio"
+  # Archives one after the other are one to the kernel.
+  cat "$out/initrd.img" "$work/$1-tools.cpio" >"$out/$1-initrd.img.new"
+  mv "$out/$1-initrd.img.new" "$out/$1-initrd.img"
+}
+
+[[ " $* " != *" disk "* ]] || newer "$out/disk-initrd.img" "$out/initrd.img" $here/{stand_ins.py,prepare.sh,make.sh} || {
   tree=$work/disk-tools
   # fio's engines for these are of no use in the guest.
   mkdir -p "$tree"/{bin,lib/x86_64-linux-gnu}
@@ -45,8 +53,13 @@ newer "$out/disk-initrd.img" "$out/initrd.img" $here/{stand_ins.py,prepare.sh,ma
   install_programs "$tree" fio mke2fs e2fsck resize2fs
   ln -s mke2fs "$tree/bin/mkfs.ext4"
   install -D -m 644 -t "$tree/etc" /etc/mke2fs.conf
-  archive "$tree" "$work/disk-tools.cpio"
-  # Archives one after the other are one to the kernel.
-  cat "$out/initrd.img" "$work/disk-tools.cpio" >"$out/disk-initrd.img.new"
-  mv "$out/disk-initrd.img.new" "$out/disk-initrd.img"
+  with_programs disk
+}
+
+[[ " $* " != *" net "* ]] || newer "$out/net-initrd.img" "$out/initrd.img" $here/{prepare.sh,make.sh} || {
+  mkdir -p "$work/net-tools"
+  install_programs "$work/net-tools" iperf3
+  # What a DHCP client of busybox's does with a lease.
+  install -D -m 755 $here/udhcpc.script "$work/net-tools/etc/udhcpc/default.script"
+  with_programs net
 }

@@ -52,7 +52,7 @@ class KvmMsiRoute final : public MsiRoute {
   ~KvmMsiRoute() override {
     if (!gsi_.has_value()) return;
     // Finds what EventFd has bound.
-    CHECK_OK(BindEvent(KVM_IRQFD_FLAG_DEASSIGN));
+    if (!held_) CHECK_OK(BindEvent(KVM_IRQFD_FLAG_DEASSIGN));
     routes_.Free(*gsi_);
   }
 
@@ -88,7 +88,7 @@ class KvmMsiRoute final : public MsiRoute {
     if (status.ok()) {
       gsi_ = gsi;
       event_ = std::move(event);
-      status = BindEvent(0);
+      if (!held_) status = BindEvent(0);
     }
     if (!status.ok()) {
       gsi_.reset();
@@ -97,6 +97,20 @@ class KvmMsiRoute final : public MsiRoute {
       return status;
     }
     return event_.get();
+  }
+
+  void Hold(bool held) override {
+    const std::lock_guard lock(mutex_);
+    if (held == held_) return;
+    if (gsi_.has_value()) {
+      // KVM looks at an eventfd when it is bound: what waits there is sent then.
+      const absl::Status status = BindEvent(held ? KVM_IRQFD_FLAG_DEASSIGN : 0);
+      if (!status.ok()) {
+        LogError("kvm", std::string(status.message()));
+        return;
+      }
+    }
+    held_ = held;
   }
 
  private:
@@ -115,6 +129,7 @@ class KvmMsiRoute final : public MsiRoute {
   std::optional<MsiMessage> message_;  // guarded by mutex_
   std::optional<uint32_t> gsi_;        // guarded by mutex_; set when there is an eventfd
   UniqueFd event_;                     // guarded by mutex_
+  bool held_ = false;                  // guarded by mutex_; the eventfd isn't bound
 };
 
 }  // namespace

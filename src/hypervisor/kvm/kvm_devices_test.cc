@@ -140,6 +140,32 @@ TEST_F(KvmMessageTest, AnEventDescriptorSendsTheMessageToo) {
   EXPECT_EQ(Printed(5), 'B');
 }
 
+TEST_F(KvmMessageTest, AnEventDescriptorThatIsHeldSendsLater) {
+  const std::unique_ptr<MsiRoute> held = vm_->CreateMsiRoute();
+  const std::unique_ptr<MsiRoute> other = vm_->CreateMsiRoute();
+  held->Hold(true);  // also before there is a descriptor
+  held->Update({.address = kToApic0, .data = 0x41});
+  other->Update({.address = kToApic0, .data = 0x42});
+  const auto held_fd = held->EventFd();
+  const auto other_fd = other->EventFd();
+  ASSERT_TRUE(held_fd.ok()) << held_fd.status();
+  ASSERT_TRUE(other_fd.ok()) << other_fd.status();
+  Start();
+  Ring(*held_fd);
+  Ring(*other_fd);
+  EXPECT_EQ(Printed(2), 'B');
+  held->Hold(false);
+  EXPECT_EQ(Printed(3), 'A');
+  Ring(*held_fd);
+  EXPECT_EQ(Printed(4), 'A');
+  held->Hold(true);
+  Ring(*held_fd);
+  Ring(*other_fd);
+  EXPECT_EQ(Printed(5), 'B');
+  held->Hold(false);
+  EXPECT_EQ(Printed(6), 'A');
+}
+
 TEST_F(KvmMessageTest, EventDescriptorsAreMadeAndFreedManyTimes) {
   Start();
   for (int round = 0; round < 20; ++round) {

@@ -144,6 +144,7 @@ class FakeVm final : public Vm {
     absl::StatusOr<int> EventFd() override {
       return absl::UnimplementedError("fake: no event descriptors");
     }
+    void Hold(bool) override {}
 
    private:
     FakeVm& vm_;

@@ -37,6 +37,9 @@ class PciDevice final : private InterruptSink, private pci::ConfigHandler {
 
   // InterruptSink.
   void Signal(uint16_t vector) override { endpoint_->msix_vector(vector).Signal(); }
+  absl::StatusOr<int> EventFd(uint16_t vector) override {
+    return endpoint_->msix_vector(vector).EventFd();
+  }
   [[nodiscard]] uint16_t vector_count() const override { return vectors_; }
 
   // pci::ConfigHandler: access to the BAR through configuration space (4.1.4.9).

@@ -73,11 +73,7 @@ absl::StatusOr<std::unique_ptr<Registers>> Registers::Create(Device& device, IoL
   auto registers = std::unique_ptr<Registers>(
       new Registers(device, loop, memory, interrupts, std::move(doorbells)));
   loop.PostAndWait([raw = registers.get()] {
-    for (size_t i = 0; i < raw->doorbells_.size(); ++i) {
-      Doorbell& doorbell = raw->doorbells_[i];
-      doorbell.watch = raw->loop_.WatchEvent(
-          doorbell.event.get(), [raw, i] { raw->device_.OnDoorbell(static_cast<uint16_t>(i)); });
-    }
+    for (uint16_t i = 0; i < raw->queue_count(); ++i) raw->WatchDoorbell(i);
   });
   return registers;
 }
@@ -98,6 +94,12 @@ Registers::~Registers() {
   loop_.PostAndWait([this] {
     for (Doorbell& doorbell : doorbells_) doorbell.watch.reset();
   });
+}
+
+void Registers::WatchDoorbell(uint16_t queue) {
+  Doorbell& doorbell = doorbells_[queue];
+  doorbell.watch =
+      loop_.WatchEvent(doorbell.event.get(), [this, queue] { device_.OnDoorbell(queue); });
 }
 
 uint64_t Registers::OfferedFeatures() const {
@@ -308,6 +310,21 @@ void Registers::InterruptQueue(uint16_t queue) {
   if (vector == kNoVector) return;
   interrupts_sent_.fetch_add(1, std::memory_order_relaxed);
   interrupts_.Signal(vector);
+}
+
+int Registers::LendDoorbell(uint16_t queue) {
+  doorbells_[queue].watch.reset();
+  return doorbells_[queue].event.get();
+}
+
+void Registers::ReturnDoorbell(uint16_t queue) {
+  if (doorbells_[queue].watch == nullptr) WatchDoorbell(queue);
+}
+
+absl::StatusOr<int> Registers::InterruptEvent(uint16_t queue) {
+  const uint16_t vector = doorbells_[queue].vector.load(std::memory_order_relaxed);
+  if (vector == kNoVector) return -1;
+  return interrupts_.EventFd(vector);
 }
 
 void Registers::SignalConfig() {

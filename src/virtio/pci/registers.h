@@ -50,6 +50,8 @@ class InterruptSink {
   virtual ~InterruptSink() = default;
   // Any thread. `vector` is below vector_count().
   virtual void Signal(uint16_t vector) = 0;
+  // An eventfd that does the same, owned by the sink.
+  virtual absl::StatusOr<int> EventFd(uint16_t vector) = 0;
   [[nodiscard]] virtual uint16_t vector_count() const = 0;
 };
 
@@ -99,6 +101,7 @@ class Registers final : public chipset::IoDevice, public StateUnit, private Tran
   Registers(Device& device, IoLoop& loop, const memory::GuestMemory& memory,
             InterruptSink& interrupts, std::vector<Doorbell> doorbells);
 
+  void WatchDoorbell(uint16_t queue);
   [[nodiscard]] uint64_t OfferedFeatures() const;
   [[nodiscard]] QueueState InitialQueue(size_t index) const;
   [[nodiscard]] uint64_t ReadCommon(uint64_t offset) const;  // holds mutex_
@@ -116,6 +119,9 @@ class Registers final : public chipset::IoDevice, public StateUnit, private Tran
   void InterruptQueue(uint16_t queue) override;
   void ConfigChanged() override;
   void NeedsReset(const absl::Status& reason) override;
+  int LendDoorbell(uint16_t queue) override;
+  void ReturnDoorbell(uint16_t queue) override;
+  absl::StatusOr<int> InterruptEvent(uint16_t queue) override;
 
   Device& device_;
   IoLoop& loop_;

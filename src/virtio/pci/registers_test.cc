@@ -96,6 +96,7 @@ class RecordingSink final : public InterruptSink {
     ++signals_[vector];
     changed_.notify_all();
   }
+  absl::StatusOr<int> EventFd(uint16_t) override { return -1; }
   [[nodiscard]] uint16_t vector_count() const override { return 3; }
   void WaitFor(uint16_t vector, int count) {
     std::unique_lock lock(mutex_);

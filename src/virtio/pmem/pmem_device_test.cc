@@ -62,6 +62,9 @@ class FakeTransport final : public Transport {
     ++interrupts;
   }
   void ConfigChanged() override {}
+  int LendDoorbell(uint16_t) override { return -1; }
+  void ReturnDoorbell(uint16_t) override {}
+  absl::StatusOr<int> InterruptEvent(uint16_t) override { return -1; }
   void NeedsReset(const absl::Status& reason) override { broken.push_back(reason); }
   int interrupts = 0;
   std::vector<absl::Status> broken;

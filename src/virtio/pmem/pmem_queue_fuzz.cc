@@ -87,6 +87,9 @@ class QuietTransport final : public Transport {
  public:
   void InterruptQueue(uint16_t queue) override { CHECK(queue == 0); }
   void ConfigChanged() override {}
+  int LendDoorbell(uint16_t) override { return -1; }
+  void ReturnDoorbell(uint16_t) override {}
+  absl::StatusOr<int> InterruptEvent(uint16_t) override { return -1; }
   void NeedsReset(const absl::Status& reason) override { CHECK(!reason.ok()); }
 };
 

@@ -182,14 +182,30 @@ absl::Status Virtqueue::AddBuffer(const Descriptor& descriptor, uint32_t positio
   return absl::OkStatus();
 }
 
-void Virtqueue::Push(uint16_t head, uint32_t written) {
+void Virtqueue::GiveBack(uint16_t chains) {
+  CHECK(chains <= in_flight_);
+  in_flight_ -= chains;
+  next_available_ = static_cast<uint16_t>(next_available_ - chains);
+}
+
+void Virtqueue::ContinueAt(uint16_t next_available) {
+  CHECK(in_flight_ == 0);
+  next_available_ = next_available;
+  next_used_ = Load<uint16_t>(used_ + kRingIndex);
+  signalled_used_ = next_used_;
+}
+
+void Virtqueue::Fill(uint16_t head, uint32_t written) {
   CHECK(in_flight_ > 0);
   --in_flight_;
   uint8_t* entry = used_ + kRingEntries + kUsedEntryBytes * (next_used_ % setup_.size);
   Store<uint32_t>(entry, head);
   Store<uint32_t>(entry + 4, written);
   ++next_used_;
-  // Release: the buffers and the entry are there before the index says so.
+}
+
+void Virtqueue::Publish() {
+  // Release: the buffers and the entries are there before the index says so.
   Store<uint16_t>(used_ + kRingIndex, next_used_, std::memory_order_release);
 }
 

@@ -59,8 +59,18 @@ class Virtqueue {
 
   // The next chain, if there is one.
   absl::StatusOr<bool> Pop(Chain& chain);
+  // The last `chains` that were popped, none of which was pushed, were never popped: the next Pop
+  // begins with the first of them again.
+  void GiveBack(uint16_t chains);
   // Gives the chain that began at `head` back, with `written` bytes of its writable part filled.
-  void Push(uint16_t head, uint32_t written);
+  void Push(uint16_t head, uint32_t written) {
+    Fill(head, written);
+    Publish();
+  }
+  // The same in two steps, for chains that the driver must see together: it sees none of those
+  // filled before Publish.
+  void Fill(uint16_t head, uint32_t written);
+  void Publish();
   // Whether the driver wants to be told of what was pushed since the last call.
   [[nodiscard]] bool ShouldInterrupt();
 
@@ -73,6 +83,18 @@ class Virtqueue {
   [[nodiscard]] const QueueSetup& setup() const { return setup_; }
   // Chains popped and not pushed.
   [[nodiscard]] uint32_t in_flight() const { return in_flight_; }
+
+  // For those who serve the rings in its place for a while (the host's kernel), with nothing in
+  // flight: where the rings are in this process, the next chain to pop, and where it goes on
+  // afterwards. The used index is then what the ring says.
+  struct Rings {
+    uint8_t* descriptors;
+    uint8_t* available;
+    uint8_t* used;
+  };
+  [[nodiscard]] Rings rings() const { return {descriptors_, available_, used_}; }
+  [[nodiscard]] uint16_t next_available() const { return next_available_; }
+  void ContinueAt(uint16_t next_available);
 
  private:
   struct Descriptor {

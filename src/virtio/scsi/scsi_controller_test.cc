@@ -31,6 +31,9 @@ class FakeTransport final : public Transport {
  public:
   void InterruptQueue(uint16_t queue) override { ++interrupts[queue]; }
   void ConfigChanged() override {}
+  int LendDoorbell(uint16_t) override { return -1; }
+  void ReturnDoorbell(uint16_t) override {}
+  absl::StatusOr<int> InterruptEvent(uint16_t) override { return -1; }
   void NeedsReset(const absl::Status& reason) override { broken = std::string(reason.message()); }
   std::map<uint16_t, int> interrupts;
   std::string broken;

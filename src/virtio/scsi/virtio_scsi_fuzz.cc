@@ -51,6 +51,9 @@ class QuietTransport final : public Transport {
  public:
   void InterruptQueue(uint16_t) override {}
   void ConfigChanged() override {}
+  int LendDoorbell(uint16_t) override { return -1; }
+  void ReturnDoorbell(uint16_t) override {}
+  absl::StatusOr<int> InterruptEvent(uint16_t) override { return -1; }
   void NeedsReset(const absl::Status& reason) override { CHECK(!reason.ok()); }
 };
 

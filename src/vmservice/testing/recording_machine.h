@@ -17,11 +17,12 @@ namespace bothy::vmservice {
 
 class RecordingMachine : public machine::Machine {
  public:
-  // One call of ModifyScsiDisk or ModifyPmemDisk.
+  // One call of ModifyScsiDisk, ModifyPmemDisk or ModifyNic.
   struct Change {
     machine::Change change;
     std::optional<machine::ScsiDiskConfig> scsi;
     std::optional<machine::PmemDiskConfig> pmem;
+    std::optional<machine::NicConfig> nic;
     std::stop_token stop;
     machine::ChangeDone done;
     // Ends a change that is stopped, as a machine does whose guest hasn't answered.
@@ -41,6 +42,7 @@ class RecordingMachine : public machine::Machine {
     Record({.change = change,
             .scsi = std::move(disk),
             .pmem = {},
+            .nic = {},
             .stop = std::move(stop),
             .done = std::move(done),
             .on_stop = nullptr});
@@ -50,6 +52,17 @@ class RecordingMachine : public machine::Machine {
     Record({.change = change,
             .scsi = {},
             .pmem = std::move(disk),
+            .nic = {},
+            .stop = std::move(stop),
+            .done = std::move(done),
+            .on_stop = nullptr});
+  }
+  void ModifyNic(machine::Change change, machine::NicConfig nic, std::stop_token stop,
+                 machine::ChangeDone done) override {
+    Record({.change = change,
+            .scsi = {},
+            .pmem = {},
+            .nic = std::move(nic),
             .stop = std::move(stop),
             .done = std::move(done),
             .on_stop = nullptr});

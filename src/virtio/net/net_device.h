@@ -1,0 +1,179 @@
+// NetDevice: a virtio network card (virtio 1.2, 5.1) over a net::Backend.
+//
+// Frames go between the backend's queues and the driver's, on the thread of `loop`: all queue pairs
+// of a card share it, in rounds of bounded work. Where the backend is a tap and the host has
+// vhost-net, its kernel does that instead (KernelPath), with the same features. Filters, link,
+// queue pairs and receive offloads are set over the control queue (control_commands.cc).
+//
+// Everything on the thread of `loop`, but ReadConfig, WriteConfig, Inspect.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "inspect/node.h"
+#include "memory/guest_memory.h"
+#include "net/backend.h"
+#include "support/io_loop.h"
+#include "virtio/device.h"
+#include "virtio/net/receive_filter.h"
+#include "virtio/net/receive_queue.h"
+#include "virtio/net/transmit_queue.h"
+#include "virtio/net/vhost_net.h"
+
+namespace bothy::virtio {
+
+// Doorbells and interrupts of one function are limited (kMaxQueues).
+inline constexpr uint16_t kMaxNetQueuePairs = 16;
+
+enum class KernelPath : uint8_t {
+  kAuto,  // where it can be
+  kOff,
+  kOn,  // without it there is no card
+};
+
+struct NetDeviceOptions {
+  std::string name;  // "net0"
+  MacBytes mac{};    // of unicast
+  KernelPath kernel_path = KernelPath::kAuto;
+};
+
+class NetDevice final : public Device {
+ public:
+  // `loop` and `memory` outlive the device; the backend was opened on `loop`. As many queue pairs
+  // as the backend has, up to kMaxNetQueuePairs. FailedPrecondition or PermissionDenied when
+  // `kOn` is asked for and can't be.
+  static absl::StatusOr<std::unique_ptr<NetDevice>> Create(NetDeviceOptions options,
+                                                           std::unique_ptr<net::Backend> backend,
+                                                           const memory::GuestMemory& memory,
+                                                           IoLoop& loop);
+  // Reset.
+  ~NetDevice() override;
+
+  // Another network; the old one is returned. The link must be down (SetLink). What the driver
+  // leaves to the host and that backend can't do is done here (SoftwareOffload).
+  std::unique_ptr<net::Backend> ExchangeBackend(std::unique_ptr<net::Backend> backend);
+  // Takes the link down whatever the backend says of it, or leaves it to the backend again, with
+  // word to the driver. When it is up again the driver is asked to announce itself.
+  // `seen`, if not null, is called on the loop when the driver has looked, or at once if there is
+  // none that would.
+  void SetLink(bool wanted, std::function<void()> seen);
+  // Gives up waiting for the driver to look: `seen` is called.
+  void StopWaitingForDriver();
+  // The guest's memory has changed: what the kernel knows of it is renewed.
+  void MemoryChanged();
+
+  // Device.
+  [[nodiscard]] uint16_t type() const override { return kDeviceTypeNet; }
+  [[nodiscard]] const std::string& name() const override { return options_.name; }
+  [[nodiscard]] uint64_t features() const override { return features_; }
+  [[nodiscard]] const std::vector<uint16_t>& queue_sizes() const override { return queue_sizes_; }
+  void ReadConfig(uint64_t offset, std::span<uint8_t> data) override;
+  // Nothing in it is the driver's to write since version 1.
+  void WriteConfig(uint64_t, std::span<const uint8_t>) override {}
+  void Activate(Transport& transport, uint64_t features,
+                std::vector<std::unique_ptr<Virtqueue>> queues) override;
+  void OnDoorbell(uint16_t queue) override;
+  void Quiesce(std::function<void()> done) override;
+  void Resume() override;
+  void Reset(std::function<void()> done) override;
+
+  // What is the loop's: counters, offloads in use, filters. On the loop's thread.
+  void Inspect(inspect::Node& node) const;
+
+  [[nodiscard]] net::Backend& backend() { return *backend_; }
+  [[nodiscard]] bool kernel_path_active() const { return !kernel_pairs_.empty(); }
+
+ private:
+  struct Pair {
+    std::unique_ptr<ReceiveQueue> receive;    // null: the driver hasn't enabled it
+    std::unique_ptr<TransmitQueue> transmit;  // the same
+    ReceiveCounters received;
+    TransmitCounters sent;
+  };
+
+  NetDevice(NetDeviceOptions options, std::unique_ptr<net::Backend> backend,
+            const memory::GuestMemory& memory, IoLoop& loop);
+  [[nodiscard]] uint64_t OfferedFeatures() const;
+  // As a driver with `features` can be served: those whose condition (5.1.3.1) isn't met are none.
+  [[nodiscard]] static net::Offloads ReceiveOffloads(uint64_t features);
+  [[nodiscard]] static net::Offloads SendOffloads(uint64_t features);
+  void AttachBackend();
+  // As UsedPairs says; false, and a word in the log, when the backend can't.
+  bool UseQueuePairs();
+
+  [[nodiscard]] bool Has(uint64_t feature) const { return (active_features_ & feature) != 0; }
+  [[nodiscard]] uint16_t ControlQueue() const;
+  [[nodiscard]] bool serving() const { return transport_ != nullptr && !quiesced_ && !broken_; }
+  // The pairs that frames go through: those the driver has asked for, as far as the backend has.
+  [[nodiscard]] uint16_t UsedPairs() const;
+  void ServeReceive(uint16_t pair);
+  void ServeTransmit(uint16_t pair);
+  void ServeAll();
+  // In the next round of the loop, so that others have their turn.
+  void ServeLater(uint16_t queue);
+  void ServeControl();
+  [[nodiscard]] absl::Status Answer(const Chain& chain);
+  // control_commands.cc: whether a command was carried out.
+  [[nodiscard]] bool Execute(uint8_t command_class, uint8_t command, std::span<const uint8_t> data);
+  [[nodiscard]] bool SetPairs(std::span<const uint8_t> data);
+  [[nodiscard]] bool SetGuestOffloads(std::span<const uint8_t> data);
+  void ApplyReceiveOffloads(const net::Offloads& offloads);
+  void Broken(const absl::Status& reason);
+  void ShowLink(bool announce);
+  void LookedAtStatus();
+
+  // The kernel's data path: takes over if it can, and gives back.
+  [[nodiscard]] bool KernelMayServe() const;
+  void StartKernelPath();
+  void StopKernelPath();
+  absl::Status StartKernelPair(uint16_t pair);
+  void OnKernelError();
+
+  const NetDeviceOptions options_;
+  std::unique_ptr<net::Backend> backend_;  // not null
+  const memory::GuestMemory& memory_;
+  IoLoop& loop_;
+  uint16_t max_pairs_;
+  uint64_t features_;  // offered; as the first backend had them
+  std::vector<uint16_t> queue_sizes_;
+  uint16_t mtu_;
+
+  mutable std::mutex config_mutex_;
+  MacBytes config_mac_;          // guarded by config_mutex_
+  uint16_t config_status_ = 0;   // guarded by config_mutex_
+  bool tell_when_read_ = false;  // guarded by config_mutex_
+
+  Transport* transport_ = nullptr;
+  uint64_t active_features_ = 0;
+  std::vector<Pair> pairs_;  // max_pairs_
+  std::unique_ptr<Virtqueue> control_;
+  Chain control_chain_;
+  std::vector<uint8_t> command_;
+  uint16_t active_pairs_ = 1;
+  ReceiveFilter filter_;
+  net::Offloads receive_offloads_;
+  bool quiesced_ = true;
+  bool broken_ = false;
+  bool link_wanted_ = true;
+  std::function<void()> on_seen_;
+  uint64_t serve_posted_ = 0;  // queues whose serving goes on in the next round
+  uint64_t control_commands_ = 0;
+  uint64_t control_errors_ = 0;
+
+  std::vector<std::unique_ptr<VhostNet>> kernel_;  // one a pair, once opened
+  std::vector<std::unique_ptr<IoLoop::Watch>> kernel_errors_;
+  std::vector<uint16_t> kernel_pairs_;  // those the kernel serves now
+  std::string why_not_kernel_;          // empty: it may
+  bool kernel_failed_ = false;          // with this driver's rings
+  uint64_t kernel_starts_ = 0;
+  std::shared_ptr<NetDevice*> self_;  // expires with the device, for what is posted
+};
+
+}  // namespace bothy::virtio

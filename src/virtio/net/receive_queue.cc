@@ -1,0 +1,149 @@
+#include "virtio/net/receive_queue.h"
+
+#include <algorithm>
+#include <array>
+
+#include "absl/strings/str_cat.h"
+#include "support/endian.h"
+#include "virtio/net/wire.h"
+#include "virtio/queue/iovec_cursor.h"
+
+namespace bothy::virtio {
+namespace {
+
+constexpr size_t kHeaderBytes = net_wire::kHeaderBytes;
+static_assert(net::kHeaderBytes == kHeaderBytes);
+// What one system call takes (IOV_MAX).
+constexpr size_t kMostBuffers = 1024;
+
+}  // namespace
+
+// Until there is room for `bytes`, or nothing more to hold.
+absl::Status ReceiveQueue::Hold(size_t bytes) {
+  while (held_bytes_ < bytes && (options_.mergeable || held_.empty())) {
+    ASSIGN_OR_RETURN(const bool popped, queue_->Pop(chain_));
+    if (!popped) return absl::OkStatus();
+    // 5.1.6.3.1: at least the header's bytes; a buffer to be read isn't one to receive into.
+    if (chain_.writable_bytes < kHeaderBytes || !chain_.readable.empty()) {
+      return absl::InvalidArgumentError(absl::StrCat("a receive buffer with ",
+                                                     chain_.writable_bytes, " bytes to write and ",
+                                                     chain_.readable_bytes, " to read"));
+    }
+    if (chain_.writable.size() > kMostBuffers) {
+      return absl::InvalidArgumentError("a receive buffer of too many pieces");
+    }
+    if (buffers_.size() + chain_.writable.size() > kMostBuffers) {
+      queue_->GiveBack(1);
+      return absl::OkStatus();
+    }
+    held_.push_back({.head = chain_.head,
+                     .bytes = static_cast<uint32_t>(chain_.writable_bytes),
+                     .buffers = chain_.writable.size()});
+    held_bytes_ += chain_.writable_bytes;
+    buffers_.insert(buffers_.end(), chain_.writable.begin(), chain_.writable.end());
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<size_t> ReceiveQueue::Take(net::FrameQueue& from) {
+  const size_t longest = kHeaderBytes + options_.longest_frame;
+  // Without mergeable buffers the driver's are as long as they have to be (5.1.6.3.1), and what is
+  // longer is lost.
+  if (held_bytes_ >= longest || !options_.mergeable) return from.Receive(buffers_);
+  own_.resize(kHeaderBytes + net::kLargestFrame);
+  const std::array<iovec, 1> into = {{{.iov_base = own_.data(), .iov_len = own_.size()}}};
+  ASSIGN_OR_RETURN(waiting_frame_, from.Receive(into));
+  return waiting_frame_;
+}
+
+bool ReceiveQueue::Wanted(const ReceiveFilter& filter, std::span<const iovec> frame,
+                          size_t bytes) const {
+  if (filter.passes_all()) return true;
+  std::array<uint8_t, kHeaderBytes + ReceiveFilter::kBytesNeeded> start{};
+  const size_t there = std::min(bytes, start.size());
+  return CopyFrom(frame, std::span(start).first(there)) &&
+         filter.Passes(std::span(start).subspan(kHeaderBytes, there - kHeaderBytes));
+}
+
+void ReceiveQueue::Use(size_t bytes) {
+  size_t chains = 0;
+  size_t buffers = 0;
+  for (size_t covered = 0; covered < bytes; ++chains) {
+    covered += held_[chains].bytes;
+    buffers += held_[chains].buffers;
+  }
+  // Whoever wrote the frame can't know num_buffers; version 1 has it 1 without merging.
+  std::array<uint8_t, kHeaderBytes> header{};
+  (void)CopyFrom(buffers_, header);
+  if (!options_.checksums) header[net_wire::kHeaderFlags] = 0;
+  StoreLe<uint16_t>(&header[net_wire::kHeaderBuffers], static_cast<uint16_t>(chains));
+  (void)CopyTo(header, buffers_);
+  size_t rest = bytes;
+  for (size_t i = 0; i < chains; ++i) {
+    const size_t part = std::min<size_t>(rest, held_[i].bytes);
+    queue_->Fill(held_[i].head, static_cast<uint32_t>(part));
+    rest -= part;
+    held_bytes_ -= held_[i].bytes;
+  }
+  // All of a frame's buffers at once (5.1.6.4.1).
+  queue_->Publish();
+  used_ = true;
+  held_.erase(held_.begin(), held_.begin() + static_cast<ptrdiff_t>(chains));
+  buffers_.erase(buffers_.begin(), buffers_.begin() + static_cast<ptrdiff_t>(buffers));
+}
+
+absl::StatusOr<ReceiveQueue::Result> ReceiveQueue::Serve(net::FrameQueue& from,
+                                                         const ReceiveFilter& filter, int frames) {
+  for (int taken = 0; taken < frames; ++taken) {
+    const size_t needed =
+        waiting_frame_ != 0 ? waiting_frame_ : kHeaderBytes + options_.longest_frame;
+    RETURN_IF_ERROR(Hold(needed));
+    const bool starved = waiting_frame_ != 0 ? held_bytes_ < waiting_frame_ : held_.empty();
+    if (starved) {
+      if (queue_->EnableDoorbell()) {
+        const size_t before = held_.size();
+        RETURN_IF_ERROR(Hold(needed));
+        if (held_.size() != before) continue;
+      }
+      ++counters_.starved;
+      return Result::kStarved;
+    }
+    size_t bytes = waiting_frame_;
+    if (bytes == 0) {
+      const absl::StatusOr<size_t> received = Take(from);
+      if (!received.ok()) {
+        // It says so when it is of use again.
+        ++counters_.failed;
+        return Result::kEmpty;
+      }
+      bytes = *received;
+      if (bytes == 0) return Result::kEmpty;
+    }
+    const bool in_own = waiting_frame_ != 0;
+    const std::array<iovec, 1> own = {{{.iov_base = own_.data(), .iov_len = bytes}}};
+    const std::span<const iovec> frame = in_own ? std::span<const iovec>(own) : buffers_;
+    if (bytes <= kHeaderBytes || !Wanted(filter, frame, bytes)) {
+      waiting_frame_ = 0;
+      ++counters_.filtered;
+      continue;
+    }
+    if (in_own) {
+      if (held_bytes_ < bytes) continue;  // until the driver has as much
+      (void)CopyTo({own_.data(), bytes}, buffers_);
+      waiting_frame_ = 0;
+    }
+    Use(bytes);
+    ++counters_.frames;
+    counters_.bytes += bytes - kHeaderBytes;
+  }
+  return Result::kMore;
+}
+
+void ReceiveQueue::GiveBack() {
+  queue_->GiveBack(static_cast<uint16_t>(held_.size()));
+  held_.clear();
+  buffers_.clear();
+  held_bytes_ = 0;
+}
+
+}  // namespace bothy::virtio

@@ -1,0 +1,373 @@
+// Network cards as stock guests meet them, over the kernel's data path and our own.
+#include "tests/integration/net_lab.h"
+
+#include <csignal>
+#include <cstdlib>
+#include <future>
+
+#include "absl/time/clock.h"
+
+namespace bothy::integration {
+namespace {
+
+using absl::StatusCode;
+using testing::HasSubstr;
+
+bool Soaks() {
+  const char* const soaks = std::getenv("BOTHY_SOAK");
+  return soaks != nullptr && *soaks != '\0';
+}
+
+// "off": our own path; "on": vhost-net.
+class DataPathLabTest : public NetLabTest, public testing::WithParamInterface<std::string> {
+ protected:
+  // A guest whose cards, by number, take the path under test.
+  wire::CreateVMRequest Request(const GuestVm& guest, const std::vector<uint8_t>& numbers) {
+    wire::CreateVMRequest request = guest.Request();
+    for (const uint8_t number : numbers) SetKey(request, number, "vhost", GetParam());
+    return request;
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(Vhost, DataPathLabTest, testing::Values("off", "on"),
+                         [](const auto& path) { return path.param; });
+
+TEST_P(DataPathLabTest, CarriesEverythingBothWays) {
+  MakeBridge("br0", "10.1.0.1/24");
+  (void)Host("ip link set br0 mtu 9000; ip addr add fd01::1/64 dev br0 nodad");
+  GuestVm guest("guest");
+  wire::CreateVMRequest request = Request(guest, {1});
+  wire::NICConfig nic = SwitchNic(1, "br0");
+  nic.set_port_id("the-port");
+  Add(request, nic);
+  ASSERT_NO_FATAL_FAILURE(guest.Boot(request));
+  EXPECT_THAT(Host("ip link show type tun"), HasSubstr("alias the-port"));
+  const std::string card = guest.SetUp(MacOf(1), {"10.1.0.2/24", "fd01::2/64"});
+  EXPECT_EQ(guest.Run("cat /sys/class/net/" + card + "/mtu"), "9000");
+
+  (void)guest.Run("ping -c 3 -W 20 10.1.0.1; ping -6 -c 3 -W 20 fd01::1");
+  (void)guest.Run("ping -c 2 -W 20 -s 8900 10.1.0.1");
+  (void)Host("busybox ping -c 3 -W 20 10.1.0.2 && busybox ping -c 2 -W 20 -s 8900 10.1.0.2");
+
+  auto iperf = std::async(std::launch::async, [] { return Host("iperf3 -s -B 10.1.0.1 -1"); });
+  (void)guest.Run("until iperf3 -c 10.1.0.1 -n 50M; do sleep 0.2; done");
+  iperf.get();
+  const std::string server = guest.Start("iperf3 -s -1");
+  (void)Host("until iperf3 -c 10.1.0.2 -n 50M -P 4; do sleep 0.2; done");
+  (void)guest.Finish(server);
+
+  const std::string facts = guest.Inspect("devices/net0");
+  EXPECT_THAT(facts, HasSubstr(GetParam() == "on" ? "\"data_path\":\"vhost-net\""
+                                                  : "\"data_path\":\"own\""));
+  EXPECT_THAT(facts, HasSubstr("\"link_up\":true"));
+  EXPECT_THAT(facts, HasSubstr("\"tso4\":true"));
+  EXPECT_THAT(facts, HasSubstr(" of bridge br0"));
+  guest.End();
+  EXPECT_EQ(Taps(), "");
+}
+
+TEST_P(DataPathLabTest, GuestsOfOneSwitchMeetAndOthersDoNot) {
+  MakeBridge("br0", "10.1.0.1/24");
+  MakeBridge("br1", "10.1.1.1/24");
+  (void)Host("ip link set br1 alias 'Second Switch'; sysctl -qw net.ipv4.ip_forward=0");
+  GuestVm a("a");
+  GuestVm b("b");
+  GuestVm c("c");
+  const auto boot = [&](GuestVm& guest, uint8_t number, const std::string& bridge) {
+    wire::CreateVMRequest request = Request(guest, {number});
+    Add(request, SwitchNic(number, bridge));
+    guest.Boot(request);
+  };
+  ASSERT_NO_FATAL_FAILURE(boot(a, 1, "br0"));
+  ASSERT_NO_FATAL_FAILURE(boot(b, 2, "br0"));
+  ASSERT_NO_FATAL_FAILURE(boot(c, 3, "Second Switch"));
+  const std::string card = a.SetUp(MacOf(1), {"10.9.0.1/24", "fd09::1/64"});
+  (void)b.SetUp(MacOf(2), {"10.9.0.2/24", "fd09::2/64"});
+  (void)c.SetUp(MacOf(3), {"10.9.0.3/24", "fd09::3/64"});
+  (void)a.Run("ping -c 3 -W 20 10.9.0.2; ping -6 -c 3 -W 20 fd09::2");
+  (void)b.Run("ping -c 3 -W 20 10.9.0.1");
+  // Not even what goes to everybody.
+  const std::string received = "cat /sys/class/net/*/statistics/rx_packets | sort -n | tail -1";
+  (void)a.Run("! ping -c 2 -W 3 10.9.0.3 && ! ping -6 -c 2 -W 3 fd09::3");
+  (void)a.Run("ping -6 -c 2 -W 20 ff02::1%" + card);
+  EXPECT_EQ(c.Run("ip neigh | grep -c 02:00:00:00:00:01 || true"), "0");
+  for (GuestVm* guest : {&a, &b, &c}) guest->End();
+  EXPECT_EQ(Taps(), "");
+}
+
+TEST_P(DataPathLabTest, CardsComeAndGoWhileAnotherIsBusy) {
+  MakeBridge("br0", "10.1.0.1/24");
+  MakeBridge("br1", "10.1.1.1/24");
+  GuestVm guest("guest");
+  wire::CreateVMRequest request = Request(guest, {1, 2});
+  Add(request, SwitchNic(1, "br0"));
+  ASSERT_NO_FATAL_FAILURE(guest.Boot(request));
+  (void)guest.SetUp(MacOf(1), {"10.1.0.2/24"});
+  auto iperf = std::async(std::launch::async, [] {
+    return HostSucceeds("iperf3 -s -B 10.1.0.1 -1 --idle-timeout 60");
+  });
+  const std::string load = guest.Start(
+      "until iperf3 -c 10.1.0.1 -t 3600; do test -e /tmp/enough && break; sleep 0.2; done");
+  const uint64_t rounds = Soaks() ? 200 : 3;
+  for (uint64_t round = 0; round < rounds && !HasFailure(); ++round) {
+    SCOPED_TRACE(round);
+    ASSERT_THAT(guest.Modify(wire::ADD, SwitchNic(2, "br1")), IsOk());
+    (void)guest.SetUp(MacOf(2), {"10.1.1.2/24"});
+    (void)guest.Run("ping -c 1 -W 20 10.1.1.1");
+    wire::NICConfig removal;
+    removal.set_nic_id(Nic(2).nic_id());
+    ASSERT_THAT(guest.Modify(wire::REMOVE, removal), IsOk());
+    guest.AwaitNoCard(MacOf(2));
+  }
+  EXPECT_THAT(guest.Modify(wire::ADD, SwitchNic(1, "br1")),
+              Fails(StatusCode::kAlreadyExists, HasSubstr("nic_config.nic_id: ")));
+  wire::NICConfig same_address = SwitchNic(5, "br1");
+  same_address.set_mac_address(Nic(1).mac_address());
+  EXPECT_THAT(guest.Modify(wire::ADD, same_address),
+              Fails(StatusCode::kAlreadyExists, HasSubstr("nic_config.mac_address: ")));
+  EXPECT_THAT(guest.Modify(wire::REMOVE, SwitchNic(2, "br1")),
+              Fails(StatusCode::kNotFound, HasSubstr("nic_config.nic_id: ")));
+  (void)guest.Run("touch /tmp/enough; killall iperf3");
+  (void)guest.Finish(load);
+  iperf.get();
+  guest.End();
+  EXPECT_EQ(Taps(), "");
+}
+
+TEST_P(DataPathLabTest, AnUpdateMovesACardToAnotherSwitch) {
+  MakeBridge("br0", "10.1.0.1/24");
+  MakeBridge("br1", "10.1.1.1/24");
+  GuestVm guest("guest");
+  wire::CreateVMRequest request = Request(guest, {1});
+  Add(request, SwitchNic(1, "br0"));
+  ASSERT_NO_FATAL_FAILURE(guest.Boot(request));
+  const std::string card = guest.SetUp(MacOf(1), {"10.1.0.2/24", "10.1.1.2/24"});
+  (void)guest.Run("ping -c 1 -W 20 10.1.0.1");
+  const std::string carrier = "/sys/class/net/" + card + "/carrier_down_count";
+  const std::string before = guest.Run("cat " + carrier);
+  wire::NICConfig update = SwitchNic(1, "br1");
+  update.clear_mac_address();
+  ASSERT_THAT(guest.Modify(wire::UPDATE, update), IsOk());
+  (void)guest.Run("await 'test $(cat /sys/class/net/" + card + "/carrier) = 1'");
+  EXPECT_EQ(guest.Run("echo $(($(cat " + carrier + ") - " + before + "))"), "1");
+  (void)guest.Run("ping -c 1 -W 20 10.1.1.1");
+  EXPECT_EQ(Host("ip -o link show master br0"), "");
+  EXPECT_EQ(Host("ip -o link show master br1 | wc -l"), "1");
+  // One that fails changes nothing.
+  EXPECT_THAT(guest.Modify(wire::UPDATE, SwitchNic(1, "none")),
+              Fails(StatusCode::kNotFound, HasSubstr("nic_config.switch_id: ")));
+  (void)guest.Run("ping -c 1 -W 20 10.1.1.1");
+  guest.End();
+  EXPECT_EQ(Taps(), "");
+}
+
+TEST_P(DataPathLabTest, ConnectionsOutliveAPause) {
+  MakeBridge("br0", "10.1.0.1/24");
+  GuestVm guest("guest");
+  wire::CreateVMRequest request = Request(guest, {1});
+  Add(request, SwitchNic(1, "br0"));
+  ASSERT_NO_FATAL_FAILURE(guest.Boot(request));
+  (void)guest.SetUp(MacOf(1), {"10.1.0.2/24"});
+  auto iperf = std::async(std::launch::async, [] { return Host("iperf3 -s -B 10.1.0.1 -1"); });
+  const std::string load = guest.Start("until iperf3 -c 10.1.0.1 -n 200M; do sleep 0.2; done");
+  for (int round = 0; round < 10; ++round) {
+    ASSERT_THAT(guest.vm().Pause(), IsOk());
+    ASSERT_THAT(guest.vm().Resume(), IsOk());
+    (void)guest.Run("true");
+  }
+  (void)guest.Finish(load);
+  iperf.get();
+  // Nobody spins afterwards: of a second, little is spent outside of the guest.
+  const std::string spent = "awk '{print $14 + $15}' /proc/" +
+                            std::to_string(guest.server().pid()) +
+                            "/task/*/stat | sort -n | tail -1";
+  const int before = std::stoi(Host(spent));
+  (void)guest.Run("sleep 2");
+  EXPECT_LT(std::stoi(Host(spent)) - before, 100);
+  guest.End();
+}
+
+TEST_P(DataPathLabTest, ASwitchThatIsRemovedIsALinkThatIsDown) {
+  MakeBridge("br0", "10.1.0.1/24");
+  GuestVm guest("guest");
+  wire::CreateVMRequest request = Request(guest, {1});
+  Add(request, SwitchNic(1, "br0"));
+  ASSERT_NO_FATAL_FAILURE(guest.Boot(request));
+  const std::string card = guest.SetUp(MacOf(1), {"10.1.0.2/24"});
+  (void)guest.Run("ping -c 1 -W 20 10.1.0.1");
+  (void)Host("ip link del br0");
+  (void)guest.Run("await 'test $(cat /sys/class/net/" + card + "/carrier) = 0'");
+  MakeBridge("br0", "10.1.0.1/24");
+  ASSERT_THAT(guest.Modify(wire::UPDATE, SwitchNic(1, "br0")), IsOk());
+  (void)guest.Run("await 'test $(cat /sys/class/net/" + card + "/carrier) = 1'");
+  (void)guest.Run("ping -c 1 -W 20 10.1.0.1");
+  guest.End();
+  EXPECT_EQ(Taps(), "");
+}
+
+TEST_P(DataPathLabTest, AServerThatIsKilledLeavesNoTap) {
+  MakeBridge("br0", "10.1.0.1/24");
+  GuestVm guest("guest");
+  wire::CreateVMRequest request = Request(guest, {1, 2});
+  Add(request, SwitchNic(1, "br0"));
+  Add(request, TapNic(2, "tap7"));
+  ASSERT_NO_FATAL_FAILURE(guest.Boot(request));
+  EXPECT_THAT(Taps(), HasSubstr("tap7"));
+  ASSERT_EQ(::kill(guest.server().pid(), SIGKILL), 0);
+  guest.server().AwaitEnd();
+  EXPECT_EQ(Taps(), "");
+}
+
+TEST_P(DataPathLabTest, AGuestOfTwoProcessorsUsesTwoQueuePairs) {
+  MakeBridge("br0", "10.1.0.1/24");
+  GuestVm guest("guest");
+  wire::CreateVMRequest request = Request(guest, {1});
+  request.mutable_config()->mutable_processor_config()->set_processor_count(2);
+  Add(request, SwitchNic(1, "br0"));
+  ASSERT_NO_FATAL_FAILURE(guest.Boot(request));
+  const std::string card = guest.SetUp(MacOf(1), {"10.1.0.2/24"});
+  EXPECT_EQ(guest.Run("ls -d /sys/class/net/" + card + "/queues/rx-* | wc -l"), "2");
+  EXPECT_EQ(guest.Inspect("devices/net0/card/queue_pairs_in_use"), "2");
+  auto iperf = std::async(std::launch::async, [] { return Host("iperf3 -s -B 10.1.0.1 -1"); });
+  (void)guest.Run("until iperf3 -c 10.1.0.1 -n 40M -P 4; do sleep 0.2; done");
+  iperf.get();
+  (void)Host("busybox ping -c 3 -W 20 10.1.0.2");
+  guest.End();
+}
+
+using RateLabTest = NetLabTest;
+
+TEST_F(RateLabTest, ACardKeepsToItsLimits) {
+  MakeBridge("br0", "10.1.0.1/24");
+  GuestVm guest("guest");
+  wire::CreateVMRequest request = guest.Request();
+  SetKey(request, 1, "tx_bps", "20000000");
+  SetKey(request, 1, "rx_bps", "10000000");
+  Add(request, SwitchNic(1, "br0"));
+  ASSERT_NO_FATAL_FAILURE(guest.Boot(request));
+  (void)guest.SetUp(MacOf(1), {"10.1.0.2/24"});
+  const auto seconds = [&](const std::string& more) {
+    auto iperf = std::async(std::launch::async, [] { return Host("iperf3 -s -B 10.1.0.1 -1"); });
+    const absl::Time start = absl::Now();
+    (void)guest.Run("until iperf3 -c 10.1.0.1 -n 5M " + more + "; do sleep 0.2; done");
+    iperf.get();
+    return absl::ToDoubleSeconds(absl::Now() - start);
+  };
+  // 42 Mbit, and what may go at once; how much longer it takes is the machine's business.
+  EXPECT_GT(seconds(""), 1.9);
+  EXPECT_GT(seconds("-R"), 3.8);
+  guest.End();
+}
+
+using NicRefusalLabTest = NetLabTest;
+
+TEST_F(NicRefusalLabTest, LeavesTheHostAsItWas) {
+  MakeBridge("br0", "10.1.0.1/24");
+  MakeBridge("br1", "10.1.1.1/24");
+  (void)Host("ip link set br0 alias twice; ip link set br1 alias twice");
+  (void)Host("ip tuntap add tap9 mode tap user 12345; ip tuntap add tap8 mode tap");
+  const std::string before = Host("ip -o link | cut -d: -f2");
+  GuestVm guest("guest");
+  wire::CreateVMRequest request = guest.Request();
+  Add(request, SwitchNic(1, "br0"));
+  Add(request, SwitchNic(2, "nowhere"));
+  ServerProcess server({.socket_path = "/tmp/nic-refusal.sock", .arguments = {}});
+  ASSERT_EQ(server.AwaitReady(), "");
+  Vm vm("/tmp/nic-refusal.sock");
+  EXPECT_THAT(
+      vm.Create(request),
+      Fails(StatusCode::kNotFound, HasSubstr("config.devices_config.nic_config[1].switch_id: ")));
+  EXPECT_EQ(Host("ip -o link show type tun | wc -l"), "2");
+  *request.mutable_config()->mutable_devices_config()->mutable_nic_config(1) =
+      SwitchNic(2, "twice");
+  EXPECT_THAT(vm.Create(request),
+              Fails(StatusCode::kInvalidArgument,
+                    HasSubstr("config.devices_config.nic_config[1].switch_id: ")));
+  request.mutable_config()->mutable_devices_config()->mutable_nic_config(1)->set_mac_address(
+      "01-00-00-00-00-01");
+  EXPECT_THAT(vm.Create(request),
+              Fails(StatusCode::kInvalidArgument,
+                    HasSubstr("config.devices_config.nic_config[1].mac_address: ")));
+  EXPECT_EQ(Host("ip -o link show type tun | wc -l"), "2");
+  EXPECT_EQ(Host("ip -o link | cut -d: -f2"), before);
+}
+
+class UserNetLabTest : public NetLabTest {
+ protected:
+  // The test host has 10.7.0.1, with a web server, as the network beyond the NAT.
+  void ServeWeb(const std::string& folder) {
+    (void)Host(
+        "ip link add far type dummy && ip addr add 10.7.0.1/24 dev far && ip link set far up");
+    (void)Host("busybox httpd -p 10.7.0.1:8080 -h " + folder);
+  }
+};
+
+TEST_F(UserNetLabTest, AGuestFetchesAndIsReached) {
+  const TestFolder web;
+  ServeWeb(web.path());
+  const std::string sum =
+      Host("head -c 64M /dev/urandom >" + (web / "file") + "; md5sum <" + (web / "file"));
+  GuestVm guest("guest");
+  wire::CreateVMRequest request = guest.Request();
+  wire::NICConfig nic = Nic(1);
+  auto* const port = nic.mutable_user()->add_ports();
+  port->set_host_port(2222);
+  port->set_guest_port(80);
+  Add(request, nic);
+  ASSERT_NO_FATAL_FAILURE(guest.Boot(request));
+  const std::string card = guest.AwaitCard(MacOf(1));
+  (void)guest.Run("ip link set " + card + " up; udhcpc -n -q -i " + card);
+  EXPECT_THAT(guest.Run("ip addr show dev " + card), HasSubstr("10.0.2.15"));
+  EXPECT_EQ(guest.Run("wget -q -O - http://10.7.0.1:8080/file | md5sum"), sum);
+  (void)guest.Run("mkdir /tmp/web; echo it-is-me >/tmp/web/who; httpd -p 80 -h /tmp/web");
+  EXPECT_EQ(Host("busybox wget -q -O - http://127.0.0.1:2222/who"), "it-is-me");
+  // The host's own loopback isn't the guest's.
+  (void)Host("busybox httpd -p 127.0.0.1:8081 -h " + web.path());
+  (void)guest.Run("! wget -q -T 5 -O /dev/null http://10.0.2.2:8081/file");
+  // A port can be had once.
+  wire::NICConfig second = Nic(2);
+  *second.mutable_user() = nic.user();
+  EXPECT_THAT(guest.Modify(wire::ADD, second),
+              Fails(StatusCode::kAlreadyExists, HasSubstr("nic_config.user")));
+  guest.End();
+}
+
+// Its driver leaves checksums and segmentation to the host, which NAT doesn't take.
+TEST_F(UserNetLabTest, ACardMovesFromASwitchToNat) {
+  MakeBridge("br0", "10.1.0.1/24");
+  GuestVm guest("guest");
+  wire::CreateVMRequest request = guest.Request();
+  Add(request, SwitchNic(1, "br0"));
+  ASSERT_NO_FATAL_FAILURE(guest.Boot(request));
+  const std::string card = guest.SetUp(MacOf(1), {"10.1.0.2/24"});
+  (void)guest.Run("ping -c 1 -W 20 10.1.0.1");
+  wire::NICConfig nat = Nic(1);
+  auto* const port = nat.mutable_user()->add_ports();
+  port->set_host_port(2223);
+  port->set_guest_port(80);
+  ASSERT_THAT(guest.Modify(wire::UPDATE, nat), IsOk());
+  EXPECT_EQ(Taps(), "");
+  const std::string sum = guest.Run("udhcpc -n -q -i " + card +
+                                    " >/dev/null 2>&1; mkdir /tmp/web; httpd -p 80 -h /tmp/web; "
+                                    "dd if=/dev/urandom of=/tmp/web/file bs=1M count=8 "
+                                    "2>/dev/null; md5sum </tmp/web/file");
+  EXPECT_EQ(Host("busybox wget -q -O - http://127.0.0.1:2223/file | md5sum"), sum);
+  EXPECT_THAT(guest.Inspect("devices/net0/card"), HasSubstr("\"tso4\":true"));
+  EXPECT_EQ(guest.Inspect("devices/net0/card/pairs/0/drops/transmit_bad_header"), "0");
+  // With another port beside the one it has; and back, when one is taken.
+  auto* const more = nat.mutable_user()->add_ports();
+  more->set_host_port(2224);
+  more->set_guest_port(80);
+  ASSERT_THAT(guest.Modify(wire::UPDATE, nat), IsOk());
+  EXPECT_EQ(Host("busybox wget -q -O - http://127.0.0.1:2224/file | md5sum"), sum);
+  (void)Host("busybox httpd -p 2225 -h /");
+  wire::NICConfig taken = nat;
+  taken.mutable_user()->mutable_ports(1)->set_host_port(2225);
+  EXPECT_THAT(guest.Modify(wire::UPDATE, taken),
+              Fails(StatusCode::kAlreadyExists, HasSubstr("nic_config.user")));
+  EXPECT_EQ(Host("busybox wget -q -O - http://127.0.0.1:2224/file | md5sum"), sum);
+  guest.End();
+}
+
+}  // namespace
+}  // namespace bothy::integration
