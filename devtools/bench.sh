@@ -11,7 +11,7 @@ run_bench() {
   done
   need build lab test bench
   build_preset release
-  step "prepare the guest" tests/guest/prepare.sh disk
+  step "prepare the guest" tests/guest/prepare.sh disk net
   step "prepare the lab" tests/lab/prepare.sh
   if ((${#names[@]} == 0)); then mapfile -t names < <(cd bench && find . -mindepth 2 -maxdepth 2 -name run | cut -d/ -f2 | sort); fi
   for name in "${names[@]}"; do

@@ -3,6 +3,7 @@
 #include <google/protobuf/util/json_util.h>
 #include <sched.h>
 #include <sys/eventfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <utility>
@@ -55,9 +56,18 @@ wire::CreateVMRequest GuestVm::Request() const {
   return request;
 }
 
+ServerOptions GuestVm::Options() const {
+  if (!ordinary_user_) return {.socket_path = folder_ / "vm.sock", .arguments = {}};
+  // Who may use KVM is the host's decision, not this test's subject.
+  CHECK(::chmod("/dev/kvm", 0666) == 0 && ::chmod(folder_.path().c_str(), 0777) == 0);
+  return {.arguments = {"--reuid=nobody", "--regid=nogroup", "--clear-groups", "--inh-caps=-all",
+                        "--bounding-set=-all", "--pdeathsig=KILL", BOTHY_SERVER, "--ttrpc",
+                        folder_ / "vm.sock"},
+          .program = "/usr/bin/setpriv"};
+}
+
 void GuestVm::Boot(const wire::CreateVMRequest& request) {
-  server_ = std::make_unique<ServerProcess>(
-      ServerOptions{.socket_path = folder_ / "vm.sock", .arguments = {}});
+  server_ = std::make_unique<ServerProcess>(Options());
   ASSERT_EQ(server_->AwaitReady(), "");
   vm_ = std::make_unique<Vm>(folder_ / "vm.sock");
   ASSERT_THAT(vm_->Create(request), IsOk());

@@ -17,6 +17,9 @@ class GuestVm {
   explicit GuestVm(std::string name);
   ~GuestVm();
 
+  // Its server will be another user's, one without any privileges.
+  void UseOrdinaryUser() { ordinary_user_ = true; }
+
   // A guest of one processor (docs/lab.md says why), to be changed as the test likes.
   [[nodiscard]] wire::CreateVMRequest Request() const;
   // Starts a server, creates the VM, resumes it and waits for its agent.
@@ -44,7 +47,10 @@ class GuestVm {
   [[nodiscard]] ServerProcess& server() { return *server_; }
 
  private:
+  [[nodiscard]] ServerOptions Options() const;
+
   const std::string name_;
+  bool ordinary_user_ = false;
   TestFolder folder_;
   std::unique_ptr<ServerProcess> server_;
   std::unique_ptr<Vm> vm_;

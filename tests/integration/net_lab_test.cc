@@ -1,17 +1,24 @@
 // Network cards as stock guests meet them, over the kernel's data path and our own.
 #include "tests/integration/net_lab.h"
 
+#include <sched.h>
+
 #include <csignal>
 #include <cstdlib>
 #include <future>
+#include <optional>
 
 #include "absl/time/clock.h"
+#include "support/check.h"
+#include "tests/integration/name_server.h"
 
 namespace bothy::integration {
 namespace {
 
 using absl::StatusCode;
+using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 
 bool Soaks() {
   const char* const soaks = std::getenv("BOTHY_SOAK");
@@ -82,15 +89,40 @@ TEST_P(DataPathLabTest, GuestsOfOneSwitchMeetAndOthersDoNot) {
   ASSERT_NO_FATAL_FAILURE(boot(b, 2, "br0"));
   ASSERT_NO_FATAL_FAILURE(boot(c, 3, "Second Switch"));
   const std::string card = a.SetUp(MacOf(1), {"10.9.0.1/24", "fd09::1/64"});
-  (void)b.SetUp(MacOf(2), {"10.9.0.2/24", "fd09::2/64"});
+  const std::string card_of_b = b.SetUp(MacOf(2), {"10.9.0.2/24", "fd09::2/64"});
   (void)c.SetUp(MacOf(3), {"10.9.0.3/24", "fd09::3/64"});
   (void)a.Run("ping -c 3 -W 20 10.9.0.2; ping -6 -c 3 -W 20 fd09::2");
   (void)b.Run("ping -c 3 -W 20 10.9.0.1");
-  // Not even what goes to everybody.
-  const std::string received = "cat /sys/class/net/*/statistics/rx_packets | sort -n | tail -1";
-  (void)a.Run("! ping -c 2 -W 3 10.9.0.3 && ! ping -6 -c 2 -W 3 fd09::3");
-  (void)a.Run("ping -6 -c 2 -W 20 ff02::1%" + card);
+  const std::string server = b.Start("iperf3 -s -1");
+  (void)a.Run("until iperf3 -c 10.9.0.2 -n 20M; do sleep 0.2; done");
+  (void)b.Finish(server);
+  // To a group that only b is in.
+  (void)a.Run("ping -6 -c 2 -W 20 ff02::1:ff00:2%" + card);
+  // Between those of one VLAN; the others take no part in it.
+  const auto join = [](GuestVm& guest, const std::string& name, const std::string& vlan,
+                       const std::string& address) {
+    (void)guest.Run("modprobe 8021q; ip link add link " + name + " name v" + vlan +
+                    " type vlan id " + vlan + "; ip addr add " + address + " dev v" + vlan +
+                    "; ip link set v" + vlan + " up");
+  };
+  join(a, card, "5", "10.5.0.1/24");
+  join(b, card_of_b, "5", "10.5.0.2/24");
+  (void)a.Run("ping -c 2 -W 20 10.5.0.2");
+  join(a, card, "6", "10.6.0.1/24");
+  join(b, card_of_b, "7", "10.6.0.2/24");
+  // What the other switch's guest doesn't answer it hasn't even been sent.
+  (void)a.Run(
+      "! ping -c 2 -W 3 10.6.0.2 && ! ping -c 2 -W 3 10.9.0.3 && "
+      "! ping -6 -c 2 -W 3 fd09::3 && ping -6 -c 2 -W 20 ff02::1%" +
+      card);
   EXPECT_EQ(c.Run("ip neigh | grep -c 02:00:00:00:00:01 || true"), "0");
+  const auto learnt = [](const std::string& bridge) {
+    return Host("bridge fdb show br " + bridge + " | grep -v permanent");
+  };
+  EXPECT_THAT(learnt("br0"),
+              AllOf(HasSubstr(MacOf(1)), HasSubstr(MacOf(2)), Not(HasSubstr(MacOf(3)))));
+  EXPECT_THAT(learnt("br1"),
+              AllOf(HasSubstr(MacOf(3)), Not(HasSubstr(MacOf(1))), Not(HasSubstr(MacOf(2)))));
   for (GuestVm* guest : {&a, &b, &c}) guest->End();
   EXPECT_EQ(Taps(), "");
 }
@@ -292,22 +324,33 @@ TEST_F(NicRefusalLabTest, LeavesTheHostAsItWas) {
   EXPECT_EQ(Host("ip -o link | cut -d: -f2"), before);
 }
 
+// The network beyond the NAT is the test host's: 10.7.0.1 and fd07::1, with a web server and a name
+// server, which calls it web.test.
 class UserNetLabTest : public NetLabTest {
  protected:
-  // The test host has 10.7.0.1, with a web server, as the network beyond the NAT.
-  void ServeWeb(const std::string& folder) {
+  UserNetLabTest() {
+    // The file that says who the name server is may be another for this test.
+    CHECK(::unshare(CLONE_NEWNS) == 0);
+    (void)Host("mount --make-rprivate / && echo nameserver 10.7.0.1 >" + (web_ / "resolv.conf") +
+               " && touch /etc/resolv.conf && mount --bind " + (web_ / "resolv.conf") +
+               " /etc/resolv.conf");
     (void)Host(
-        "ip link add far type dummy && ip addr add 10.7.0.1/24 dev far && ip link set far up");
-    (void)Host("busybox httpd -p 10.7.0.1:8080 -h " + folder);
+        "ip link add far type dummy && ip addr add 10.7.0.1/24 dev far && "
+        "ip addr add fd07::1/64 dev far nodad && ip link set far up");
+    (void)Host("busybox httpd -p '[::]:8080' -h " + web_.path());
+    names_.emplace("10.7.0.1", "web.test", "10.7.0.1");
   }
+
+  TestFolder web_;
+  std::optional<NameServer> names_;
 };
 
-TEST_F(UserNetLabTest, AGuestFetchesAndIsReached) {
-  const TestFolder web;
-  ServeWeb(web.path());
+TEST_F(UserNetLabTest, AnOrdinaryUsersGuestFetchesAndIsReached) {
   const std::string sum =
-      Host("head -c 64M /dev/urandom >" + (web / "file") + "; md5sum <" + (web / "file"));
+      Host(std::string("head -c ") + (Soaks() ? "1G" : "64M") + " /dev/urandom >" +
+           (web_ / "file") + "; md5sum <" + (web_ / "file"));
   GuestVm guest("guest");
+  guest.UseOrdinaryUser();
   wire::CreateVMRequest request = guest.Request();
   wire::NICConfig nic = Nic(1);
   auto* const port = nic.mutable_user()->add_ports();
@@ -315,20 +358,36 @@ TEST_F(UserNetLabTest, AGuestFetchesAndIsReached) {
   port->set_guest_port(80);
   Add(request, nic);
   ASSERT_NO_FATAL_FAILURE(guest.Boot(request));
+  EXPECT_THAT(
+      Host("grep -E 'Uid|CapEff' /proc/" + std::to_string(guest.server().pid()) + "/status"),
+      AllOf(HasSubstr("65534"), HasSubstr("0000000000000000")));
   const std::string card = guest.AwaitCard(MacOf(1));
   (void)guest.Run("ip link set " + card + " up; udhcpc -n -q -i " + card);
   EXPECT_THAT(guest.Run("ip addr show dev " + card), HasSubstr("10.0.2.15"));
-  EXPECT_EQ(guest.Run("wget -q -O - http://10.7.0.1:8080/file | md5sum"), sum);
+  EXPECT_EQ(guest.Run("wget -q -O - http://web.test:8080/file | md5sum"), sum);
+  EXPECT_THAT(guest.Run("nslookup no.such.test 2>&1 || true"), HasSubstr("NXDOMAIN"));
+  // By an address that it made from the router's prefix.
+  (void)guest.Run("await 'ip -6 addr show dev " + card +
+                  " scope global | grep -v tentative | grep -q inet6'");
+  (void)Host("echo over-six >" + (web_ / "six"));
+  EXPECT_EQ(guest.Run("wget -q -O - 'http://[fd07::1]:8080/six'"), "over-six");
   (void)guest.Run("mkdir /tmp/web; echo it-is-me >/tmp/web/who; httpd -p 80 -h /tmp/web");
   EXPECT_EQ(Host("busybox wget -q -O - http://127.0.0.1:2222/who"), "it-is-me");
   // The host's own loopback isn't the guest's.
-  (void)Host("busybox httpd -p 127.0.0.1:8081 -h " + web.path());
-  (void)guest.Run("! wget -q -T 5 -O /dev/null http://10.0.2.2:8081/file");
+  (void)Host("busybox httpd -p 127.0.0.1:8081 -h " + web_.path());
+  (void)guest.Run("! wget -q -T 5 -O /dev/null http://10.0.2.2:8081/six");
   // A port can be had once.
   wire::NICConfig second = Nic(2);
   *second.mutable_user() = nic.user();
   EXPECT_THAT(guest.Modify(wire::ADD, second),
               Fails(StatusCode::kAlreadyExists, HasSubstr("nic_config.user")));
+  // What takes privileges it hasn't.
+  MakeBridge("br0", "10.1.0.1/24");
+  EXPECT_THAT(guest.Modify(wire::ADD, SwitchNic(3, "br0")),
+              Fails(StatusCode::kPermissionDenied, HasSubstr("nic_config.switch_id: ")));
+  EXPECT_THAT(guest.Modify(wire::ADD, TapNic(3, "tap3")),
+              Fails(StatusCode::kPermissionDenied, HasSubstr("nic_config.tap")));
+  EXPECT_EQ(Taps(), "");
   guest.End();
 }
 

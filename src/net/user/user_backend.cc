@@ -324,6 +324,10 @@ FrameQueue::Sent UserBackend::Send(std::span<const iovec> frame) {
   counters_.CountSent(bytes.size());
   {
     const std::lock_guard lock(SlirpLibrary::mutex());
+    // libslirp reads the clock when it polls, and never elsewhere: a flow that began by that of the
+    // last turn, long ago on an idle card, would be too old in the next one.
+    library_.pollfds_poll(
+        slirp_, /*select_error=*/1, [](int, void*) { return 0; }, this);
     library_.input(slirp_, bytes.data(), static_cast<int>(bytes.size()));
   }
   ScheduleTurn();
