@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
 #include "support/check.h"
 #include "tests/integration/program.h"
 
@@ -199,6 +200,14 @@ bool NetLabTest::HostSucceeds(const std::string& script) {
 void NetLabTest::MakeBridge(const std::string& name, const std::string& address) {
   (void)Host("ip link add " + name + " type bridge && ip addr add " + address + " dev " + name +
              " && ip link set " + name + " up");
+}
+
+void NetLabTest::AwaitNoTaps() {
+  for (const absl::Time end = absl::Now() + kWork; absl::Now() < end;) {
+    if (Taps().empty()) return;
+    absl::SleepFor(absl::Milliseconds(20));
+  }
+  ADD_FAILURE() << "still there: " << Taps();
 }
 
 std::string NetLabTest::Taps() { return Host("ip -o link show type tun | cut -d: -f2"); }

@@ -78,6 +78,8 @@ class NetLabTest : public ::testing::Test {
   static void MakeBridge(const std::string& name, const std::string& address);
   // Network devices of the host that are taps.
   static std::string Taps();
+  // Waits until there are none.
+  static void AwaitNoTaps();
 };
 
 }  // namespace bothy::integration

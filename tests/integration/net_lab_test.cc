@@ -247,7 +247,8 @@ TEST_P(DataPathLabTest, AServerThatIsKilledLeavesNoTap) {
   EXPECT_THAT(Taps(), HasSubstr("tap7"));
   ASSERT_EQ(::kill(guest.server().pid(), SIGKILL), 0);
   guest.server().AwaitEnd();
-  EXPECT_EQ(Taps(), "");
+  // The kernel closes a killed process's io_uring, which holds files, when it gets round to it.
+  AwaitNoTaps();
 }
 
 TEST_P(DataPathLabTest, AGuestOfTwoProcessorsUsesTwoQueuePairs) {
@@ -340,6 +341,8 @@ class UserNetLabTest : public NetLabTest {
     (void)Host("busybox httpd -p '[::]:8080' -h " + web_.path());
     names_.emplace("10.7.0.1", "web.test", "10.7.0.1");
   }
+
+  ~UserNetLabTest() override { (void)Host("umount /etc/resolv.conf"); }
 
   TestFolder web_;
   std::optional<NameServer> names_;
