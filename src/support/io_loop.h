@@ -80,6 +80,10 @@ class IoLoop {
   // block, has something to read; the loop reads it empty first. `fd` outlives the watch.
   [[nodiscard]] virtual std::unique_ptr<Watch> WatchEvent(int fd,
                                                           std::function<void()> on_event) = 0;
+  // The same of an eventfd whose count nobody asks for, and which may not be read at all: where the
+  // loop is told of each write, that saves a system call for each.
+  [[nodiscard]] virtual std::unique_ptr<Watch> WatchDoorbell(int eventfd,
+                                                             std::function<void()> on_event) = 0;
   // Nothing is awaited yet. `fd` is something that poll(2) waits for, with one Readiness at a time.
   // The functions may be empty where that direction is never awaited; they may destroy the
   // Readiness.

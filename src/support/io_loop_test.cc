@@ -251,6 +251,30 @@ TEST_P(IoLoopTest, CallsBackForEventsOfOtherThreads) {
   other.join();
 }
 
+TEST_P(IoLoopTest, WatchesDoorbells) {
+  const UniqueFd event = Event();
+  const UniqueFd answer = Event();
+  int calls = 0;
+  Signal(event.get());  // before anybody looks
+  const auto watch = loop_->WatchDoorbell(event.get(), [&] {
+    ++calls;
+    Signal(answer.get());
+  });
+  const auto await_answer = [&] {
+    uint64_t value = 0;
+    while (::read(answer.get(), &value, sizeof value) != sizeof value) std::this_thread::yield();
+  };
+  std::thread other([&] {
+    await_answer();
+    for (int i = 0; i < 100; ++i) {
+      Signal(event.get());
+      await_answer();
+    }
+  });
+  loop_->RunUntil([&calls] { return calls == 101; });
+  other.join();
+}
+
 TEST_P(IoLoopTest, WatchesFiles) {
   const TestFolder folder;
   const UniqueFd inotify(::inotify_init1(IN_NONBLOCK | IN_CLOEXEC));

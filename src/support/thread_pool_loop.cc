@@ -40,6 +40,9 @@ class ThreadPoolLoop final : public IoEngine {
     CHECK(::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) == 0);
     return std::make_unique<PoolWatch>(*this, *state);
   }
+  std::unique_ptr<Watch> WatchDoorbell(int eventfd, std::function<void()> on_event) override {
+    return WatchEvent(eventfd, std::move(on_event));
+  }
   std::unique_ptr<Readiness> WatchReadiness(int fd, std::function<void()> on_readable,
                                             std::function<void()> on_writable) override {
     auto* state = new WatchState;

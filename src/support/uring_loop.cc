@@ -57,10 +57,11 @@ class UringLoop final : public IoEngine {
   }
 
   std::unique_ptr<Watch> WatchEvent(int fd, std::function<void()> on_event) override {
-    auto* state = new WatchState{.fd = fd, .on_event = std::move(on_event)};
-    watches_.insert(state);
-    if (enabled_) Arm(*state);
-    return std::make_unique<UringWatch>(*this, *state);
+    return NewWatch(fd, /*drains=*/true, std::move(on_event));
+  }
+  // A poll of several shots says of each write that there was one, whatever the count is.
+  std::unique_ptr<Watch> WatchDoorbell(int eventfd, std::function<void()> on_event) override {
+    return NewWatch(eventfd, /*drains=*/false, std::move(on_event));
   }
   std::unique_ptr<Readiness> WatchReadiness(int fd, std::function<void()> on_readable,
                                             std::function<void()> on_writable) override {
@@ -79,6 +80,7 @@ class UringLoop final : public IoEngine {
  private:
   struct WatchState {
     int fd = -1;
+    bool drains = true;  // it is read empty
     std::function<void()> on_event;
     bool armed = false;   // a poll is in the ring
     bool dead = false;    // its Watch is gone; freed when the ring has let go of it
@@ -217,6 +219,12 @@ class UringLoop final : public IoEngine {
     ::io_uring_prep_poll_multishot(sqe, posted().wake_fd(), POLLIN);
     ::io_uring_sqe_set_data64(sqe, kWake);
   }
+  std::unique_ptr<Watch> NewWatch(int fd, bool drains, std::function<void()> on_event) {
+    auto* state = new WatchState{.fd = fd, .drains = drains, .on_event = std::move(on_event)};
+    watches_.insert(state);
+    if (enabled_) Arm(*state);
+    return std::make_unique<UringWatch>(*this, *state);
+  }
   void Arm(WatchState& state) {
     io_uring_sqe* sqe = Slot();
     ::io_uring_prep_poll_multishot(sqe, state.fd, POLLIN);
@@ -338,7 +346,7 @@ class UringLoop final : public IoEngine {
     if (!state.dead) {
       // Anything else would be a descriptor that can't be watched, or was closed too soon.
       CHECK(result >= 0 || result == -ENOMEM || result == -ECANCELED);
-      if (DrainEvents(state.fd)) {
+      if (!state.drains || DrainEvents(state.fd)) {
         state.firing = true;
         state.on_event();
         state.firing = false;

@@ -49,6 +49,8 @@ constexpr uint8_t kNeedsChecksum = 1;
 constexpr size_t kGsoTypeOffset = 1;
 // What libslirp says when it has nothing to do at any time.
 constexpr uint32_t kIdleMs = 1000;
+// How far libslirp's clock may be behind: little beside the time after which it gives a flow up.
+constexpr uint64_t kClockMs = 100;
 constexpr uint64_t kNsPerMs = 1'000'000;
 
 constexpr std::array<std::pair<int, uint32_t>, 5> kEvents = {{
@@ -146,6 +148,7 @@ class UserBackend final : public Backend, private FrameQueue {
   void OnClose(int fd);
   static const SlirpCb kCallbacks;
 
+  void SetClock();
   void ScheduleTurn();
   void Turn();
   void PollSockets();
@@ -176,6 +179,7 @@ class UserBackend final : public Backend, private FrameQueue {
   std::atomic<size_t> socket_count_ = 0;
   std::vector<std::unique_ptr<Timer>> timers_;
 
+  uint64_t clock_ms_ = 0;  // of CLOCK_MONOTONIC, when libslirp last read it
   bool turn_posted_ = false;
   std::unique_ptr<LoopAlarm> alarm_;
   std::unique_ptr<IoLoop::Readiness> readiness_;
@@ -324,10 +328,7 @@ FrameQueue::Sent UserBackend::Send(std::span<const iovec> frame) {
   counters_.CountSent(bytes.size());
   {
     const std::lock_guard lock(SlirpLibrary::mutex());
-    // libslirp reads the clock when it polls, and never elsewhere: a flow that began by that of the
-    // last turn, long ago on an idle card, would be too old in the next one.
-    library_.pollfds_poll(
-        slirp_, /*select_error=*/1, [](int, void*) { return 0; }, this);
+    SetClock();
     library_.input(slirp_, bytes.data(), static_cast<int>(bytes.size()));
   }
   ScheduleTurn();
@@ -387,6 +388,16 @@ absl::StatusOr<size_t> UserBackend::Receive(std::span<const iovec> into) {
   return 0;
 }
 
+// libslirp reads the clock when it polls, and never elsewhere: a flow that began by that of the
+// last turn, long ago on an idle card, would be too old in the next one.
+void UserBackend::SetClock() {
+  const uint64_t now_ms = MonotonicNs() / kNsPerMs;
+  if (now_ms - clock_ms_ < kClockMs) return;
+  clock_ms_ = now_ms;
+  library_.pollfds_poll(
+      slirp_, /*select_error=*/1, [](int, void*) { return 0; }, this);
+}
+
 void UserBackend::ScheduleTurn() {
   if (std::exchange(turn_posted_, true)) return;
   loop_.Post([this, alive = std::weak_ptr<bool>(alive_)] {
@@ -414,6 +425,7 @@ void UserBackend::PollSockets() {
     const auto found = polled_.find(events_[i].data.fd);
     if (found != polled_.end()) polls_.at(found->second.index) = FromEpoll(events_[i].events);
   }
+  clock_ms_ = MonotonicNs() / kNsPerMs;
   library_.pollfds_poll(
       slirp_, /*select_error=*/0,
       [](int index, void* opaque) { return Self(opaque).polls_.at(index); }, this);

@@ -127,6 +127,7 @@ void NetDevice::AttachBackend() {
   for (uint16_t i = 0; i < backend_->queue_pairs(); ++i) {
     backend_->queue(i).SetCallbacks(
         [this, i] {
+          pairs_[i].answered_at_once = true;  // perhaps
           if (i < UsedPairs()) ServeReceive(i);
         },
         [this, i] {
@@ -315,11 +316,19 @@ void NetDevice::ServeTransmit(uint16_t index) {
   net::FrameQueue* const to =
       goes ? &backend_->queue(static_cast<uint16_t>(index % backend_->queue_pairs())) : nullptr;
   const auto result = pair.transmit->Serve(to, backend_->offloads(), kFramesPerRound);
+  // At once, since TCP sends the next only when it has some of this back.
   if (pair.transmit->TakeInterrupt()) transport_->InterruptQueue(TransmitIndex(index));
   if (!result.ok()) {
     return Broken(WithContext(result.status(), absl::StrCat("queue ", TransmitIndex(index))));
   }
-  if (*result == TransmitQueue::Result::kMore) ServeLater(TransmitIndex(index));
+  const bool looks_again = *result == TransmitQueue::Result::kLookAgain;
+  if (looks_again || *result == TransmitQueue::Result::kMore) ServeLater(TransmitIndex(index));
+  if (looks_again && index < UsedPairs() && pair.answered_at_once) {
+    // The answer of one nearby is there already, as the last one was.
+    const uint64_t before = pair.received.frames;
+    ServeReceive(index);
+    pair.answered_at_once = pair.received.frames != before;
+  }
 }
 
 void NetDevice::ServeControl() {

@@ -96,6 +96,8 @@ class NetDevice final : public Device {
     std::unique_ptr<TransmitQueue> transmit;  // the same
     ReceiveCounters received;
     TransmitCounters sent;
+    // A frame sent was answered within the same turn of the loop, or may be.
+    bool answered_at_once = true;
   };
 
   NetDevice(NetDeviceOptions options, std::unique_ptr<net::Backend> backend,

@@ -168,6 +168,32 @@ TEST_F(NetDeviceTest, SendsWhatTheDriverPutsThere) {
   EXPECT_THAT(transport_.broken, IsEmpty());
 }
 
+TEST_F(NetDeviceTest, LooksOnceMoreBeforeItAsksForTheDoorbell) {
+  Activate();
+  const Bytes frame = WithHeader(Frame(kMac, 10));
+  Write(kFrame, frame);
+  DriverQueue& driver = drivers_[TransmitIndex(0)];
+  const std::array<Buffer, 1> buffers = {{{kFrame, static_cast<uint32_t>(frame.size())}}};
+  ASSERT_TRUE(driver.Add(buffers).has_value());
+  device_->OnDoorbell(TransmitIndex(0));
+  EXPECT_THAT(network().sent, SizeIs(1));
+  EXPECT_TRUE(driver.DeviceWantsNoDoorbell());
+  // What comes meanwhile is sent without one.
+  ASSERT_TRUE(driver.Add(buffers).has_value());
+  Turn();
+  EXPECT_THAT(network().sent, SizeIs(2));
+  EXPECT_FALSE(driver.DeviceWantsNoDoorbell());
+}
+
+TEST_F(NetDeviceTest, AnAnswerThatIsThereAtOnceIsTakenAtOnce) {
+  Activate();
+  Offer(kReceive, 9000);
+  Ring(ReceiveIndex(0));
+  network().incoming.push_back(WithHeader(Frame(kMac, 10)));
+  EXPECT_TRUE(Send(WithHeader(Frame(kMac, 10))));
+  EXPECT_TRUE(drivers_[ReceiveIndex(0)].TakeUsed().has_value());
+}
+
 TEST_F(NetDeviceTest, WaitsForRoomAndSendsEachFrameOnce) {
   Activate();
   network().room = 0;
@@ -319,6 +345,31 @@ TEST_F(NetDeviceTest, MergesBuffersAndShowsThemAtOnce) {
   // The other buffers serve what comes next.
   network().Arrive(WithHeader(Frame(kMac, 10)));
   EXPECT_TRUE(drivers_[ReceiveIndex(0)].TakeUsed().has_value());
+}
+
+// Behind a short frame a short one is expected.
+TEST_F(NetDeviceTest, AFrameThatIsLongerThanExpectedIsWhole) {
+  Activate();
+  for (uint64_t i = 0; i < 8; ++i) Offer(kReceive + 0x10000 * i, 20'000);
+  Ring(ReceiveIndex(0));
+  DriverQueue& driver = drivers_[ReceiveIndex(0)];
+  uint64_t buffer = 0;
+  for (const size_t payload : {10, 50'000, 10, 19'974, 19'975, 60'000}) {
+    SCOPED_TRACE(payload);
+    const Bytes sent = WithHeader(Frame(kMac, payload));
+    network().Arrive(sent);
+    Bytes got;
+    while (const auto used = driver.TakeUsed()) {
+      const uint64_t at = kReceive + 0x10000 * buffer;
+      const Bytes part = Read(at, used->written);
+      got.insert(got.end(), part.begin(), part.end());
+      buffer = (buffer + 1) % 8;
+      Offer(at, 20'000);
+    }
+    Ring(ReceiveIndex(0));
+    ASSERT_EQ(got.size(), sent.size());
+    EXPECT_TRUE(std::equal(got.begin() + kHeaderBytes, got.end(), sent.begin() + kHeaderBytes));
+  }
 }
 
 TEST_F(NetDeviceTest, AFrameWaitsUntilTheDriverHasBuffersForAllOfIt) {

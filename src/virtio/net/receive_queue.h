@@ -77,6 +77,8 @@ class ReceiveQueue {
   absl::StatusOr<size_t> Take(net::FrameQueue& from);
   [[nodiscard]] bool Wanted(const ReceiveFilter& filter, std::span<const iovec> frame,
                             size_t bytes) const;
+  // Into the first of the buffers held, and what is longer into our own, then the other buffers.
+  absl::StatusOr<size_t> TakeShort(net::FrameQueue& from);
   // The first `bytes` of the buffers held are a frame.
   void Use(size_t bytes);
 
@@ -86,6 +88,8 @@ class ReceiveQueue {
   std::vector<Held> held_;
   std::vector<iovec> buffers_;  // of those held, one after another
   uint64_t held_bytes_ = 0;
+  size_t last_frame_ = 0;  // bytes, with the header
+  std::vector<iovec> few_;
   std::vector<uint8_t> own_;  // when it is needed first
   size_t waiting_frame_ = 0;  // bytes of own_ that wait for buffers
   bool used_ = false;

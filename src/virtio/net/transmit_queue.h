@@ -37,9 +37,10 @@ class TransmitQueue {
       : queue_(std::move(queue)), negotiated_(negotiated), counters_(counters) {}
 
   enum class Result : uint8_t {
-    kEmpty,    // the driver rings when it has more
-    kMore,     // the round's budget is used up
-    kBlocked,  // the backend calls when it has room
+    kEmpty,      // the driver rings when it has more
+    kLookAgain,  // there was something, so there is likely to be more soon; nobody rings
+    kMore,       // the round's budget is used up
+    kBlocked,    // the backend calls when it has room
   };
   // Sends up to `frames` frames to a backend that `takes` so much; null for `to` drops them. An
   // error is the driver's doing and final.

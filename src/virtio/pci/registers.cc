@@ -99,7 +99,7 @@ Registers::~Registers() {
 void Registers::WatchDoorbell(uint16_t queue) {
   Doorbell& doorbell = doorbells_[queue];
   doorbell.watch =
-      loop_.WatchEvent(doorbell.event.get(), [this, queue] { device_.OnDoorbell(queue); });
+      loop_.WatchDoorbell(doorbell.event.get(), [this, queue] { device_.OnDoorbell(queue); });
 }
 
 uint64_t Registers::OfferedFeatures() const {
