@@ -406,14 +406,52 @@ TEST_F(DiskVerbsTest, CommitGrowsAParentThatIsTooSmall) {
     ExpectSame(kind, base, raw);
     RunOk({"convert", child, folder_ / "flat.raw", "--force"});
     ExpectSame(kKinds[0], folder_ / "flat.raw", raw);
-    // What its own parent has past its end mustn't come to light.
+    // What its own parent has past its end doesn't come to light.
     const std::string middle = folder_ / ("middle-" + kind.name);
     const std::string top = folder_ / ("top-" + kind.name);
-    RunOk({"create", middle, "5M", "--parent", base});
+    RunOk({"create", middle, "5000K", "--parent", base});
     RunOk({"create", top, "8M", "--parent", middle});
-    const Result refused = Run({"commit", top});
+    RunOk({"commit", top});
+    std::filesystem::copy_file(raw, folder_ / "expected.raw",
+                               std::filesystem::copy_options::overwrite_existing);
+    std::filesystem::resize_file(folder_ / "expected.raw", 5000 * 1024);
+    std::filesystem::resize_file(folder_ / "expected.raw", 8 * kMiB);
+    for (const std::string& path : {middle, top}) {
+      RunOk({"check", path});
+      RunOk({"convert", path, folder_ / "flat.raw", "--force"});
+      ExpectSame(kKinds[0], folder_ / "flat.raw", folder_ / "expected.raw");
+    }
+  }
+}
+
+// Not what the parent has there, nor what was cut off.
+TEST_F(DiskVerbsTest, WhatAChildGainsReadsAsZero) {
+  const std::string raw = MakeRaw("source.raw", 12 * kMiB, 11);
+  const std::string expected = folder_ / "expected.raw";
+  std::filesystem::copy_file(raw, expected);
+  std::filesystem::resize_file(expected, 3000 * 1024);
+  std::filesystem::resize_file(expected, 20 * kMiB);
+  for (const Kind& kind : kKinds) {
+    if (kind.qemu == "raw") continue;
+    SCOPED_TRACE(kind.name);
+    const std::string base = folder_ / kind.name;
+    const std::string child = folder_ / ("child-" + kind.name);
+    std::vector<std::string> words = {"convert", raw, base};
+    words.insert(words.end(), kind.flags.begin(), kind.flags.end());
+    RunOk(words);
+    RunOk({"create", child, "--parent", base});
+    RunOk({"resize", child, "3000K", "--shrink"});
+    RunOk({"resize", child, "20M"});
+    RunOk({"check", child});
+    RunOk({"convert", child, folder_ / "flat.raw", "--force"});
+    std::string output;
+    EXPECT_EQ(disk::RunCommand(absl::StrCat("cmp ", folder_ / "flat.raw", " ", expected), output),
+              0)
+        << output;
+    std::filesystem::remove(base);
+    const Result refused = Run({"resize", child, "30M"});
     EXPECT_EQ(refused.status, 1);
-    EXPECT_THAT(refused.error_output, HasSubstr("FailedPrecondition"));
+    EXPECT_THAT(refused.error_output, HasSubstr("NotFound"));
   }
 }
 

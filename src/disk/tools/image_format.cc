@@ -383,6 +383,7 @@ Task<absl::Status> ResizeImage(IoLoop& loop, const Source& source, ResizeSpec sp
       resize.discard_data = spec.discard_data;
       resize.progress = std::move(spec.progress);
       resize.stop = std::move(spec.stop);
+      resize.open_parent = ReadOnlyParents(loop, source.type);
       status = co_await vhd1::Resize(**storage, resize);
       break;
     }
@@ -393,6 +394,7 @@ Task<absl::Status> ResizeImage(IoLoop& loop, const Source& source, ResizeSpec sp
       resize.next_linkage = spec.next_linkage;
       resize.progress = std::move(spec.progress);
       resize.stop = std::move(spec.stop);
+      resize.open_parent = ReadOnlyParents(loop, source.type);
       status = co_await vhdx::Resize(**storage, resize);
       break;
     }

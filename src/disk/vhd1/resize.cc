@@ -1,11 +1,14 @@
 #include <algorithm>
 #include <array>
+#include <memory>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "disk/borrowed_storage.h"
 #include "disk/vhd1/block_table.h"
 #include "disk/vhd1/examine.h"
+#include "disk/vhd1/hide_parent.h"
 #include "disk/vhd1/parent_paths.h"
 #include "disk/vhd1/vhd1.h"
 #include "support/endian.h"
@@ -165,27 +168,18 @@ Task<absl::Status> GrowTable(Storage& storage, const Footer& footer, uint32_t en
   co_return status;
 }
 
-// Lets the sectors of the last block that are past the disk's end read as new ones do.
+// Lets the sectors of the last block that are past the disk's end read as zero.
 Task<absl::Status> ClearTail(Storage& storage, const Examination& found) {
   const Image& image = *found.image;
+  if (image.footer.type == DiskType::kDifferencing) {
+    absl::Status hidden = co_await HideTail(storage, found);
+    co_return hidden;
+  }
   const uint64_t kept = image.disk_bytes() % image.header->block_size;
   const auto last = std::ranges::find(found.blocks, image.blocks() - 1, &FoundBlock::block);
   if (kept == 0 || last == found.blocks.end()) co_return absl::OkStatus();
-  absl::Status status;
-  if (image.footer.type != DiskType::kDifferencing) {
-    status = co_await WriteZeroes(storage, last->offset + image.header->bitmap_bytes() + kept,
-                                  image.header->block_size - kept);
-    co_return status;
-  }
-  // As the parent has them: they aren't here.
-  std::vector<uint8_t> bitmap(image.header->bitmap_bytes());
-  const std::span<uint8_t> bytes(bitmap);
-  status = co_await ReadAt(storage, last->offset, bytes);
-  CO_RETURN_IF_ERROR(status);
-  const uint64_t sector = kept / kSectorBytes;
-  bitmap[sector / 8] &= static_cast<uint8_t>(~(0xFF >> (sector % 8)));
-  std::fill(bitmap.begin() + static_cast<ptrdiff_t>(sector / 8 + 1), bitmap.end(), uint8_t{0});
-  status = co_await WriteAt(storage, last->offset, bytes);
+  absl::Status status = co_await WriteZeroes(
+      storage, last->offset + image.header->bitmap_bytes() + kept, image.header->block_size - kept);
   co_return status;
 }
 
@@ -247,26 +241,52 @@ Task<absl::StatusOr<bool>> HoldsDataPast(Storage& storage, const ResizeOptions& 
   co_return false;
 }
 
+// How far the parent of a differencing image reaches, in bytes.
+Task<absl::StatusOr<uint64_t>> ParentBytes(Storage& storage, const ResizeOptions& options) {
+  OpenOptions open = {.read_only = true, .open_parent = options.open_parent};
+  absl::StatusOr<std::unique_ptr<Disk>> disk =
+      co_await Open(std::make_unique<BorrowedStorage>(storage), std::move(open));
+  if (!disk.ok()) co_return disk.status();
+  const uint64_t bytes = (*disk)->parent()->geometry().size_bytes;
+  absl::Status closed = co_await (*disk)->Close();
+  CO_RETURN_IF_ERROR(closed);
+  co_return bytes;
+}
+
+Task<absl::Status> GrowDynamic(Storage& storage, const ResizeOptions& options, Examination& found) {
+  Image& image = *found.image;
+  Image grown = image;
+  grown.footer = Resized(image.footer, options.size_bytes);
+  const uint64_t blocks =
+      (options.size_bytes + image.header->block_size - 1) / image.header->block_size;
+  if (blocks > kMaxBlocks) {
+    co_return absl::InvalidArgumentError(absl::StrCat("size_bytes: ", options.size_bytes,
+                                                      " makes more than ", kMaxBlocks, " blocks"));
+  }
+  HiddenRange hidden = {.begin = image.disk_bytes(), .end = 0};
+  if (image.footer.type == DiskType::kDifferencing) {
+    absl::StatusOr<uint64_t> parent_bytes = co_await ParentBytes(storage, options);
+    if (!parent_bytes.ok()) co_return parent_bytes.status();
+    hidden.end = std::min(*parent_bytes, options.size_bytes);
+  }
+  absl::Status status = CheckRoomToHide(grown, hidden, found.data_end + TableRoom(blocks));
+  CO_RETURN_IF_ERROR(status);
+  status = co_await GrowTable(storage, image.footer, static_cast<uint32_t>(blocks), found);
+  if (status.ok()) status = co_await ClearPastTheEnd(storage, static_cast<uint32_t>(blocks), found);
+  if (status.ok() && hidden.begin < hidden.end) {
+    grown.header = image.header;
+    status = co_await HideParent(storage, grown, hidden, options.progress, found);
+  }
+  CO_RETURN_IF_ERROR(status);
+  status = co_await WriteFooters(storage, grown.footer, found.data_end);
+  co_return status;
+}
+
 Task<absl::Status> ResizeDynamic(Storage& storage, const ResizeOptions& options,
                                  Examination& found) {
-  Image& image = *found.image;
-  const uint64_t old_size = image.disk_bytes();
-  const Footer footer = Resized(image.footer, options.size_bytes);
-  absl::Status status;
-  if (options.size_bytes > old_size) {
-    const uint64_t blocks =
-        (options.size_bytes + image.header->block_size - 1) / image.header->block_size;
-    if (blocks > kMaxBlocks) {
-      co_return absl::InvalidArgumentError(absl::StrCat(
-          "size_bytes: ", options.size_bytes, " makes more than ", kMaxBlocks, " blocks"));
-    }
-    status = co_await GrowTable(storage, image.footer, static_cast<uint32_t>(blocks), found);
-    if (status.ok()) {
-      status = co_await ClearPastTheEnd(storage, static_cast<uint32_t>(blocks), found);
-    }
-    CO_RETURN_IF_ERROR(status);
-    status = co_await WriteFooters(storage, footer, found.data_end);
-    co_return status;
+  if (options.size_bytes > found.image->disk_bytes()) {
+    absl::Status grown = co_await GrowDynamic(storage, options, found);
+    co_return grown;
   }
   if (!options.discard_data) {
     absl::StatusOr<bool> holds = co_await HoldsDataPast(storage, options, found);
@@ -274,7 +294,8 @@ Task<absl::Status> ResizeDynamic(Storage& storage, const ResizeOptions& options,
     if (*holds) co_return WouldCut(options.size_bytes);
   }
   // The size first: entries past it don't matter.
-  status = co_await WriteFooters(storage, footer, found.data_end);
+  const Footer footer = Resized(found.image->footer, options.size_bytes);
+  absl::Status status = co_await WriteFooters(storage, footer, found.data_end);
   CO_RETURN_IF_ERROR(status);
   status = co_await CutBlocks(storage, options.size_bytes, found);
   co_return status;

@@ -4,9 +4,14 @@
 // otherwise: it is prepared before, or cleared after, without the log. The size itself, the page of
 // the BAT that has entries of both sorts, and the regions when the BAT moved, change in one log
 // entry; entries past the end that were in the BAT already are cleared in it or one before.
+//
+// What a differencing image gains reads as zero, not as what its parent has there: new blocks are
+// ZERO as far as the parent reaches, and the last block of before gets zeros of its own.
 #include <algorithm>
+#include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "disk/borrowed_storage.h"
 #include "disk/damage.h"
 #include "disk/vhdx/bat_examiner.h"
 #include "disk/vhdx/image_editor.h"
@@ -43,7 +48,10 @@ class Resizer {
   Task<absl::Status> ClearEntriesPastEnd();
   Task<absl::Status> WriteNewEntries();
   BatEntry NewEntry(const BatLayout& layout, uint64_t index) const;
+  Task<absl::Status> LookAtParent();
   Task<absl::Status> ClearTailOfLastBlock(uint64_t size_bytes);
+  Task<absl::Status> WriteBits(uint64_t begin, uint64_t end, uint64_t bitmap_offset, bool here);
+  Task<absl::Status> PlaceLastBlock();
   Task<absl::Status> WriteSize();
   Task<absl::Status> RefuseIfDataIsCut();
   Task<absl::StatusOr<bool>> HasData(uint64_t file_offset, uint64_t length);
@@ -55,6 +63,8 @@ class Resizer {
   bool moved_ = false;
   uint64_t bat_offset_ = 0;  // of the BAT to be
   uint64_t new_blocks_ = 0;  // where those of a fixed image go
+  // Bytes of the disk: before this the parent has something. None is to be seen past the old end.
+  uint64_t hidden_end_ = 0;
 };
 
 Task<absl::Status> Resizer::RefuseUnlessSound() {
@@ -99,11 +109,16 @@ Task<absl::Status> Resizer::MakeRoomForBat() {
   CO_RETURN_IF_ERROR(status);
   editor_.tables().set_structures_end(end);
   std::vector<uint8_t> bytes;
-  const uint64_t used = bat().bytes();
+  const uint64_t used = RoundUp(bat().bytes(), kPageBytes);
   for (uint64_t at = 0; at < used; at += bytes.size()) {
     bytes.resize(std::min(kCopyBytes, used - at));
     status = co_await ReadAt(storage(), region.offset + at, std::span<uint8_t>(bytes));
     CO_RETURN_IF_ERROR(status);
+    // What was changed may be in the log only.
+    for (uint64_t page = 0; page < bytes.size(); page += kPageBytes) {
+      const MetadataStore::Page* changed = editor_.tables().Find(region.offset + at + page);
+      if (changed != nullptr) std::memcpy(bytes.data() + page, changed->bytes.data(), kPageBytes);
+    }
     status = co_await WriteAt(storage(), bat_offset_ + at, std::span<const uint8_t>(bytes));
     CO_RETURN_IF_ERROR(status);
   }
@@ -119,14 +134,21 @@ Task<absl::Status> Resizer::ClearEntriesPastEnd() {
   const uint64_t end = bat().entries() - 1;
   if (!before_.has_parent || begin >= end) co_return absl::OkStatus();
   const BatLayout layout(bat_offset_, after_);
-  const std::vector<uint8_t> none((end - begin) * kBatEntryBytes);
-  if (!moved_) co_return co_await editor_.Write(layout.EntryOffset(begin), none);
-  co_return co_await WriteAt(storage(), layout.EntryOffset(begin), std::span<const uint8_t>(none));
+  std::vector<uint8_t> bytes((end - begin) * kBatEntryBytes);
+  for (uint64_t index = begin; index < end; ++index) {
+    StoreLe(bytes.data() + (index - begin) * kBatEntryBytes, NewEntry(layout, index).bits());
+  }
+  if (!moved_) co_return co_await editor_.Write(layout.EntryOffset(begin), bytes);
+  co_return co_await WriteAt(storage(), layout.EntryOffset(begin), std::span<const uint8_t>(bytes));
 }
 
 BatEntry Resizer::NewEntry(const BatLayout& layout, uint64_t index) const {
-  const bool fixed = before_.leave_block_allocated && !before_.has_parent;
-  if (!fixed || layout.IsBitmapIndex(index)) return {};
+  if (layout.IsBitmapIndex(index)) return {};
+  if (before_.has_parent) {
+    const bool hides = layout.BlockOf(index) * before_.block_bytes < hidden_end_;
+    return hides ? BatEntry(BlockState::kZero, 0) : BatEntry();
+  }
+  if (!before_.leave_block_allocated) return {};
   const uint64_t first = RoundUp(before_.size_bytes, before_.block_bytes) / before_.block_bytes;
   return BatEntry(BlockState::kFullyPresent,
                   new_blocks_ + (layout.BlockOf(index) - first) * before_.block_bytes);
@@ -171,7 +193,41 @@ Task<absl::Status> Resizer::WriteNewEntries() {
   co_return absl::OkStatus();
 }
 
-// Nothing is left of what the last block holds past `size_bytes`.
+Task<absl::Status> Resizer::LookAtParent() {
+  OpenOptions open;
+  open.read_only = true;
+  open.open_parent = options_.open_parent;
+  absl::StatusOr<std::unique_ptr<Disk>> disk =
+      co_await Open(std::make_unique<BorrowedStorage>(storage()), std::move(open));
+  CO_RETURN_IF_ERROR(disk.status());
+  hidden_end_ = std::min((*disk)->parent()->geometry().size_bytes, after_.size_bytes);
+  co_return co_await (*disk)->Close();
+}
+
+// Says of sectors of one block whether they are in this image, in its chunk's sector bitmap.
+Task<absl::Status> Resizer::WriteBits(uint64_t begin, uint64_t end, uint64_t bitmap_offset,
+                                      bool here) {
+  std::vector<uint8_t> bytes(kPageBytes);
+  for (uint64_t bit = begin; bit < end;) {
+    const uint64_t next = std::min(end, RoundDown(bit, kBitsPerPage) + kBitsPerPage);
+    const uint64_t page_offset =
+        bitmap_offset + RoundDown(bit % kSectorsPerBitmapBlock / 8, uint64_t{kPageBytes});
+    {
+      absl::StatusOr<MetadataStore::PageRef> page = co_await editor_.tables().Load(page_offset);
+      CO_RETURN_IF_ERROR(page.status());
+      std::memcpy(bytes.data(), (*page)->bytes.data(), kPageBytes);
+    }
+    const auto first = static_cast<uint32_t>(bit % kBitsPerPage);
+    FillBits(std::span(bytes).first<kPageBytes>(), first, first + static_cast<uint32_t>(next - bit),
+             here);
+    absl::Status status = co_await editor_.Write(page_offset, bytes);
+    CO_RETURN_IF_ERROR(status);
+    bit = next;
+  }
+  co_return absl::OkStatus();
+}
+
+// Nothing is left of what the last block holds past `size_bytes`: zeros of its own.
 Task<absl::Status> Resizer::ClearTailOfLastBlock(uint64_t size_bytes) {
   const uint64_t within = size_bytes % before_.block_bytes;
   if (within == 0) co_return absl::OkStatus();
@@ -183,26 +239,51 @@ Task<absl::Status> Resizer::ClearTailOfLastBlock(uint64_t size_bytes) {
       co_await WriteZeroes(storage(), entry->file_offset() + within, before_.block_bytes - within);
   CO_RETURN_IF_ERROR(status);
   if (entry->state() != BlockState::kPartiallyPresent) co_return absl::OkStatus();
-  const uint64_t chunk = bat().ChunkOf(block);
-  absl::StatusOr<BatEntry> bitmap = co_await editor_.Entry(bat().BitmapIndex(chunk));
+  absl::StatusOr<BatEntry> bitmap = co_await editor_.Entry(bat().BitmapIndex(bat().ChunkOf(block)));
   CO_RETURN_IF_ERROR(bitmap.status());
   const uint64_t sector = before_.logical_sector_bytes;
-  const uint64_t end = (block + 1) * (before_.block_bytes / sector);
-  for (uint64_t bit = size_bytes / sector; bit < end;) {
-    const uint64_t next = std::min(end, RoundDown(bit, kBitsPerPage) + kBitsPerPage);
-    const uint64_t page_offset =
-        bitmap->file_offset() + RoundDown(bit % kSectorsPerBitmapBlock / 8, uint64_t{kPageBytes});
-    std::vector<uint8_t> bytes(kPageBytes);
-    status = co_await ReadAt(storage(), page_offset, std::span<uint8_t>(bytes));
-    CO_RETURN_IF_ERROR(status);
-    const auto first = static_cast<uint32_t>(bit % kBitsPerPage);
-    FillBits(std::span(bytes).first<kPageBytes>(), first, first + static_cast<uint32_t>(next - bit),
-             false);
-    status = co_await editor_.Write(page_offset, bytes);
-    CO_RETURN_IF_ERROR(status);
-    bit = next;
+  co_return co_await WriteBits(size_bytes / sector, (block + 1) * (before_.block_bytes / sector),
+                               bitmap->file_offset(), true);
+}
+
+// When the last block is all the parent's, past the old end too: it gets room, which is zero, and
+// keeps its parent's sectors before that end.
+Task<absl::Status> Resizer::PlaceLastBlock() {
+  const uint64_t size = before_.size_bytes;
+  if (size % before_.block_bytes == 0 || hidden_end_ <= size) co_return absl::OkStatus();
+  const uint64_t block = size / before_.block_bytes;
+  const uint64_t bitmap_index = bat().BitmapIndex(bat().ChunkOf(block));
+  absl::StatusOr<BatEntry> entry = co_await editor_.Entry(bat().PayloadIndex(block));
+  CO_RETURN_IF_ERROR(entry.status());
+  if (entry->state() != BlockState::kNotPresent) co_return absl::OkStatus();
+  absl::StatusOr<BatEntry> bitmap = co_await editor_.Entry(bitmap_index);
+  CO_RETURN_IF_ERROR(bitmap.status());
+  const uint64_t data_offset = RoundUp(storage().size(), kMiB);
+  uint64_t end = data_offset + before_.block_bytes;
+  uint64_t bitmap_offset = bitmap->file_offset();
+  if (!bitmap->present()) {
+    bitmap_offset = end;
+    end += kMiB;
   }
-  co_return absl::OkStatus();
+  if (end > kMaxFileBytes) co_return absl::ResourceExhaustedError("size_bytes: too big");
+  absl::Status status = co_await storage().Resize(end);
+  CO_RETURN_IF_ERROR(status);
+  editor_.tables().set_structures_end(end);
+  // Which sectors are there, before it is said that some are: those are many pages at worst.
+  const uint64_t sector = before_.logical_sector_bytes;
+  const uint64_t sectors = before_.block_bytes / sector;
+  status = co_await WriteBits(block * sectors, size / sector, bitmap_offset, false);
+  CO_RETURN_IF_ERROR(status);
+  status = co_await WriteBits(size / sector, (block + 1) * sectors, bitmap_offset, true);
+  if (status.ok()) status = co_await editor_.tables().Commit();
+  CO_RETURN_IF_ERROR(status);
+  if (!bitmap->present()) {
+    status =
+        co_await editor_.SetEntry(bitmap_index, BatEntry(BlockState::kFullyPresent, bitmap_offset));
+    CO_RETURN_IF_ERROR(status);
+  }
+  co_return co_await editor_.SetEntry(bat().PayloadIndex(block),
+                                      BatEntry(BlockState::kPartiallyPresent, data_offset));
 }
 
 Task<absl::Status> Resizer::WriteSize() {
@@ -216,10 +297,16 @@ Task<absl::Status> Resizer::WriteSize() {
 }
 
 Task<absl::Status> Resizer::Grow() {
-  absl::Status status =
-      co_await editor_.Begin(ImageEditor::Changes::kContents, options_.next_linkage);
+  absl::Status status;
+  if (before_.has_parent) {
+    status = co_await LookAtParent();
+    CO_RETURN_IF_ERROR(status);
+  }
+  status = co_await editor_.Begin(ImageEditor::Changes::kContents, options_.next_linkage);
   CO_RETURN_IF_ERROR(status);
   status = co_await ClearTailOfLastBlock(before_.size_bytes);
+  CO_RETURN_IF_ERROR(status);
+  status = co_await PlaceLastBlock();
   CO_RETURN_IF_ERROR(status);
   status = co_await editor_.tables().Commit();
   CO_RETURN_IF_ERROR(status);

@@ -102,10 +102,12 @@ struct ResizeOptions {
   std::stop_token stop = {};
   // The DataWriteGuid that the image gets; zero: a fresh one. As OpenOptions::next_linkage.
   Guid next_linkage = {};
+  // For differencing images that grow, as OpenOptions::open_parent.
+  ParentOpener open_parent = nullptr;
 };
 // Children of the image are good no longer, unless they know next_linkage: the DataWriteGuid
-// changes. New space reads as zero (of a differencing image: as its parent, zero past that one's
-// end). DataLoss, and nothing is changed, when an entry of the BAT can't be true.
+// changes. New space reads as zero, which in a differencing image hides what its parent has there.
+// DataLoss, and nothing is changed, when an entry of the BAT can't be true.
 Task<absl::Status> Resize(Storage& storage, const ResizeOptions& options);
 
 // Changes what a differencing image says of its parent; paths that are empty stay as they are.
