@@ -276,6 +276,20 @@ TEST_F(DiskVerbsTest, ResizesWithoutCuttingDataOff) {
   }
 }
 
+// Reading them would take minutes.
+TEST_F(DiskVerbsTest, ShrinksTerabytesOfHoles) {
+  for (const Kind& kind : kKinds) {
+    SCOPED_TRACE(kind.name);
+    const std::string path = folder_ / kind.name;
+    std::vector<std::string> words = {"create", path, "1T"};
+    words.insert(words.end(), kind.flags.begin(), kind.flags.end());
+    RunOk(words);
+    RunOk({"resize", path, "1G"});
+    EXPECT_THAT(RunOk({"info", path}), HasSubstr("1 GiB (1073741824)"));
+    std::filesystem::remove(path);
+  }
+}
+
 TEST_F(DiskVerbsTest, DoesNotReplaceWithoutForce) {
   const std::string path = folder_ / "a.vhd";
   std::ofstream(path) << "precious";

@@ -1,7 +1,5 @@
 #include "disk/tools/copy_disk.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <coroutine>
 #include <cstring>
@@ -9,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "disk/data_survey.h"
 #include "support/check.h"
 
 namespace bothy::disk::tools {
@@ -31,41 +30,10 @@ struct Run {
   uint64_t length = 0;
 };
 
-// The part of an extent of a file that is data, or that is a hole.
-Run HolesOf(const Extent& extent) {
-  Run run = {.kind = Run::Kind::kData, .length = extent.length};
-  const auto begin = static_cast<off_t>(extent.file_offset);
-  const off_t data = ::lseek(extent.fd, begin, SEEK_DATA);
-  if (data < 0) {
-    // ENXIO: nothing but a hole up to the file's end. Anything else: it can't be known.
-    if (errno == ENXIO) run.kind = Run::Kind::kZero;
-    return run;
-  }
-  if (data > begin) {
-    run.kind = Run::Kind::kZero;
-    run.length = std::min<uint64_t>(run.length, static_cast<uint64_t>(data - begin));
-    return run;
-  }
-  const off_t hole = ::lseek(extent.fd, begin, SEEK_HOLE);
-  if (hole > begin)
-    run.length = std::min<uint64_t>(run.length, static_cast<uint64_t>(hole - begin));
-  return run;
-}
-
 Task<absl::StatusOr<Run>> WholeContents(Disk& from, uint64_t offset) {
-  absl::StatusOr<Extent> extent = co_await from.MapExtent(offset);
-  if (!extent.ok()) co_return extent.status();
-  if (extent->kind == Extent::Kind::kFile) {
-    Run run = HolesOf(*extent);
-    // A hole's edge isn't a sector's where a file system has smaller blocks: a sector that is a
-    // hole in part is data.
-    const uint64_t sector = from.geometry().logical_sector_bytes;
-    if (run.length < sector) co_return Run{.kind = Run::Kind::kData, .length = sector};
-    run.length = run.length / sector * sector;
-    co_return run;
-  }
-  co_return Run{.kind = extent->kind == Extent::Kind::kZero ? Run::Kind::kZero : Run::Kind::kData,
-                .length = extent->length};
+  absl::StatusOr<DataRun> run = co_await FindRun(from, offset);
+  if (!run.ok()) co_return run.status();
+  co_return Run{.kind = run->is_zero ? Run::Kind::kZero : Run::Kind::kData, .length = run->length};
 }
 
 Task<absl::StatusOr<Run>> OwnContents(Disk& child, uint64_t offset) {

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "disk/borrowed_storage.h"
+#include "disk/data_survey.h"
 #include "disk/vhd1/block_table.h"
 #include "disk/vhd1/examine.h"
 #include "disk/vhd1/hide_parent.h"
@@ -27,35 +28,25 @@ Footer Resized(Footer footer, uint64_t size_bytes) {
   return footer;
 }
 
-absl::Status WouldCut(uint64_t size_bytes) {
-  return absl::FailedPreconditionError(
-      absl::StrCat("data past the new size of ", size_bytes, " bytes would be lost"));
+// The image as the disk that it is before anything changes.
+Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenUnchanged(Storage& storage,
+                                                          const ResizeOptions& options) {
+  OpenOptions open = {.read_only = true, .open_parent = options.open_parent};
+  absl::StatusOr<std::unique_ptr<Disk>> disk =
+      co_await Open(std::make_unique<BorrowedStorage>(storage), std::move(open));
+  co_return disk;
 }
 
-absl::Status Interrupted() {
-  return absl::CancelledError("interrupted before anything was changed");
-}
-
-// How far the reading is that comes before the first change.
-struct Survey {
-  const ResizeOptions& options;
-  uint64_t total = 0;  // bytes
-  uint64_t done = 0;
-};
-
-Task<absl::StatusOr<bool>> AllZero(Storage& storage, uint64_t begin, uint64_t end, Survey& survey) {
-  std::vector<uint8_t> chunk(1 << 20);
-  while (begin < end) {
-    if (survey.options.stop.stop_requested()) co_return Interrupted();
-    const std::span<uint8_t> part(chunk.data(), std::min<uint64_t>(chunk.size(), end - begin));
-    absl::Status status = co_await ReadAt(storage, begin, part);
-    CO_RETURN_IF_ERROR(status);
-    if (!std::ranges::all_of(part, [](uint8_t byte) { return byte == 0; })) co_return false;
-    begin += part.size();
-    survey.done += part.size();
-    if (survey.options.progress) survey.options.progress(survey.done, survey.total);
-  }
-  co_return true;
+// FailedPrecondition when anything but zeros would be cut off.
+Task<absl::Status> RefuseToCutData(Storage& storage, const ResizeOptions& options) {
+  if (options.discard_data) co_return absl::OkStatus();
+  absl::StatusOr<std::unique_ptr<Disk>> disk = co_await OpenUnchanged(storage, options);
+  if (!disk.ok()) co_return disk.status();
+  SurveyOptions survey = {.progress = options.progress, .stop = options.stop};
+  absl::StatusOr<bool> zero = co_await ReadsAsZero(**disk, options.size_bytes, std::move(survey));
+  absl::Status closed = co_await (*disk)->Close();
+  if (!zero.ok()) co_return zero.status();
+  co_return *zero ? closed : WouldCutData(options.size_bytes);
 }
 
 uint64_t RoundUpToSector(uint64_t bytes) {
@@ -73,18 +64,16 @@ Task<absl::Status> WriteFooter(Storage& storage, const Footer& footer, uint64_t 
 
 Task<absl::Status> ResizeFixed(Storage& storage, const Image& image, const ResizeOptions& options) {
   const uint64_t old_size = image.disk_bytes();
-  if (options.size_bytes < old_size && !options.discard_data) {
-    Survey survey = {.options = options, .total = old_size - options.size_bytes};
-    absl::StatusOr<bool> zero = co_await AllZero(storage, options.size_bytes, old_size, survey);
-    if (!zero.ok()) co_return zero.status();
-    if (!*zero) co_return WouldCut(options.size_bytes);
+  absl::Status status;
+  if (options.size_bytes < old_size) {
+    status = co_await RefuseToCutData(storage, options);
+    CO_RETURN_IF_ERROR(status);
   }
   // A footer at the file's end with the new size is the change; before it and after it the image is
   // a good one with room behind the disk. So the footer is first brought to where it can be for
   // both sizes, on a sector of its own.
   const uint64_t old_end = image.footer_offset + kFooterBytes;
   uint64_t footer_at = image.footer_offset;
-  absl::Status status;
   if (options.size_bytes > footer_at || footer_at % kSectorBytes != 0) {
     footer_at = std::max(options.size_bytes, RoundUpToSector(old_end));
     status = co_await WriteFooter(storage, image.footer, footer_at);
@@ -213,39 +202,9 @@ Task<absl::Status> CutBlocks(Storage& storage, uint64_t size_bytes, const Examin
   co_return status;
 }
 
-// Whether anything but zeros would be cut off. What a differencing image has there may hide what
-// its parent has, so any block counts.
-Task<absl::StatusOr<bool>> HoldsDataPast(Storage& storage, const ResizeOptions& options,
-                                         const Examination& found) {
-  const Image& image = *found.image;
-  // Of a block, what is within the new size: all of it, or less.
-  const auto kept_of = [&](const FoundBlock& block) {
-    const uint64_t begin = uint64_t{block.block} * image.header->block_size;
-    return std::min<uint64_t>(options.size_bytes - std::min(begin, options.size_bytes),
-                              image.header->block_size);
-  };
-  Survey survey = {.options = options};
-  for (const FoundBlock& block : found.blocks) {
-    survey.total += image.header->block_size - kept_of(block);
-  }
-  for (const FoundBlock& block : found.blocks) {
-    const uint64_t kept = kept_of(block);
-    if (kept == image.header->block_size) continue;
-    if (found.footer->type == DiskType::kDifferencing) co_return true;
-    const uint64_t data = block.offset + image.header->bitmap_bytes();
-    absl::StatusOr<bool> zero =
-        co_await AllZero(storage, data + kept, data + image.header->block_size, survey);
-    if (!zero.ok()) co_return zero.status();
-    if (!*zero) co_return true;
-  }
-  co_return false;
-}
-
 // How far the parent of a differencing image reaches, in bytes.
 Task<absl::StatusOr<uint64_t>> ParentBytes(Storage& storage, const ResizeOptions& options) {
-  OpenOptions open = {.read_only = true, .open_parent = options.open_parent};
-  absl::StatusOr<std::unique_ptr<Disk>> disk =
-      co_await Open(std::make_unique<BorrowedStorage>(storage), std::move(open));
+  absl::StatusOr<std::unique_ptr<Disk>> disk = co_await OpenUnchanged(storage, options);
   if (!disk.ok()) co_return disk.status();
   const uint64_t bytes = (*disk)->parent()->geometry().size_bytes;
   absl::Status closed = co_await (*disk)->Close();
@@ -288,14 +247,11 @@ Task<absl::Status> ResizeDynamic(Storage& storage, const ResizeOptions& options,
     absl::Status grown = co_await GrowDynamic(storage, options, found);
     co_return grown;
   }
-  if (!options.discard_data) {
-    absl::StatusOr<bool> holds = co_await HoldsDataPast(storage, options, found);
-    if (!holds.ok()) co_return holds.status();
-    if (*holds) co_return WouldCut(options.size_bytes);
-  }
+  absl::Status status = co_await RefuseToCutData(storage, options);
+  CO_RETURN_IF_ERROR(status);
   // The size first: entries past it don't matter.
   const Footer footer = Resized(found.image->footer, options.size_bytes);
-  absl::Status status = co_await WriteFooters(storage, footer, found.data_end);
+  status = co_await WriteFooters(storage, footer, found.data_end);
   CO_RETURN_IF_ERROR(status);
   status = co_await CutBlocks(storage, options.size_bytes, found);
   co_return status;
@@ -319,7 +275,7 @@ Task<absl::Status> ResizeImage(Storage& storage, const ResizeOptions& options) {
   }
   absl::StatusOr<Examination> examined = co_await Examine(storage, options.progress);
   CO_ASSIGN_OR_RETURN(Examination found, examined);
-  if (options.stop.stop_requested()) co_return Interrupted();
+  if (options.stop.stop_requested()) co_return NothingChanged();
   const bool bad = found.report.worst >= Severity::kWarning && !found.report.clean();
   if (bad && !OnlyFootersDiffer(found.report)) {
     co_return absl::FailedPreconditionError("has problems; repair it first");

@@ -92,12 +92,13 @@ Task<absl::StatusOr<CheckReport>> Repair(Storage& storage, Progress progress = n
 
 struct ResizeOptions {
   uint64_t size_bytes = 0;
-  // Shrinking cuts blocks off that hold data; without it that is FailedPrecondition.
+  // Whether shrinking may cut off anything but zeros; without it that is FailedPrecondition.
   bool discard_data = false;
   Progress progress = nullptr;
   // Heard until the first change: Cancelled. What has begun is finished.
   std::stop_token stop = {};
-  // For differencing images that grow, as OpenOptions::open_parent.
+  // For differencing images, as OpenOptions::open_parent: how far it reaches matters to one that
+  // grows, what it holds to one that shrinks without discard_data.
   ParentOpener open_parent = nullptr;
 };
 // A footer that differs from its copy, as an interrupted one leaves them, is put right. New space

@@ -9,10 +9,13 @@
 // ZERO as far as the parent reaches, and the last block of before gets zeros of its own.
 #include <algorithm>
 #include <cstring>
+#include <memory>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "disk/borrowed_storage.h"
 #include "disk/damage.h"
+#include "disk/data_survey.h"
 #include "disk/vhdx/bat_examiner.h"
 #include "disk/vhdx/image_editor.h"
 #include "disk/vhdx/sector_bitmap.h"
@@ -24,10 +27,6 @@ namespace {
 constexpr uint64_t kCopyBytes = kMiB;
 // How often the way through the BAT is told, in entries.
 constexpr uint64_t kEntriesBetweenProgress = uint64_t{256} * kBatEntriesPerPage;
-
-absl::Status Interrupted() {
-  return absl::CancelledError("interrupted before anything was changed");
-}
 
 class Resizer {
  public:
@@ -53,8 +52,8 @@ class Resizer {
   Task<absl::Status> WriteBits(uint64_t begin, uint64_t end, uint64_t bitmap_offset, bool here);
   Task<absl::Status> PlaceLastBlock();
   Task<absl::Status> WriteSize();
+  Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenUnchanged();
   Task<absl::Status> RefuseIfDataIsCut();
-  Task<absl::StatusOr<bool>> HasData(uint64_t file_offset, uint64_t length);
 
   ImageEditor& editor_;
   const ResizeOptions& options_;
@@ -74,7 +73,7 @@ Task<absl::Status> Resizer::RefuseUnlessSound() {
   for (uint64_t index = 0; index < bat().entries(); ++index) {
     const bool is_bitmap = bat().IsBitmapIndex(index);
     if (index % kEntriesBetweenProgress == 0) {
-      if (options_.stop.stop_requested()) co_return Interrupted();
+      if (options_.stop.stop_requested()) co_return NothingChanged();
       if (options_.progress) options_.progress(index * kBatEntryBytes, bat().bytes());
     }
     // Past the disk's end entries mean nothing, and are cleared.
@@ -193,12 +192,16 @@ Task<absl::Status> Resizer::WriteNewEntries() {
   co_return absl::OkStatus();
 }
 
-Task<absl::Status> Resizer::LookAtParent() {
+// The image as the disk that it is before anything changes.
+Task<absl::StatusOr<std::unique_ptr<Disk>>> Resizer::OpenUnchanged() {
   OpenOptions open;
   open.read_only = true;
   open.open_parent = options_.open_parent;
-  absl::StatusOr<std::unique_ptr<Disk>> disk =
-      co_await Open(std::make_unique<BorrowedStorage>(storage()), std::move(open));
+  co_return co_await Open(std::make_unique<BorrowedStorage>(storage()), std::move(open));
+}
+
+Task<absl::Status> Resizer::LookAtParent() {
+  absl::StatusOr<std::unique_ptr<Disk>> disk = co_await OpenUnchanged();
   CO_RETURN_IF_ERROR(disk.status());
   hidden_end_ = std::min((*disk)->parent()->geometry().size_bytes, after_.size_bytes);
   co_return co_await (*disk)->Close();
@@ -335,38 +338,14 @@ Task<absl::Status> Resizer::Grow() {
   co_return co_await Flush(storage());
 }
 
-Task<absl::StatusOr<bool>> Resizer::HasData(uint64_t file_offset, uint64_t length) {
-  std::vector<uint8_t> bytes;
-  for (uint64_t at = 0; at < length; at += bytes.size()) {
-    if (options_.stop.stop_requested()) co_return Interrupted();
-    bytes.resize(std::min(kCopyBytes, length - at));
-    absl::Status status = co_await ReadAt(storage(), file_offset + at, std::span<uint8_t>(bytes));
-    CO_RETURN_IF_ERROR(status);
-    if (std::ranges::any_of(bytes, [](uint8_t byte) { return byte != 0; })) co_return true;
-  }
-  co_return false;
-}
-
 Task<absl::Status> Resizer::RefuseIfDataIsCut() {
-  const uint64_t first = after_.size_bytes / before_.block_bytes;
-  for (uint64_t block = first; block < bat().payload_blocks(); ++block) {
-    if (options_.progress) {
-      options_.progress((block - first) * before_.block_bytes,
-                        (bat().payload_blocks() - first) * before_.block_bytes);
-    }
-    absl::StatusOr<BatEntry> entry = co_await editor_.Entry(bat().PayloadIndex(block));
-    CO_RETURN_IF_ERROR(entry.status());
-    if (!entry->present()) continue;
-    const uint64_t skip = block == first ? after_.size_bytes % before_.block_bytes : 0;
-    absl::StatusOr<bool> data =
-        co_await HasData(entry->file_offset() + skip, before_.block_bytes - skip);
-    CO_RETURN_IF_ERROR(data.status());
-    if (*data) {
-      co_return absl::FailedPreconditionError(
-          absl::StrCat("the disk has data past ", after_.size_bytes, " bytes, in block ", block));
-    }
-  }
-  co_return absl::OkStatus();
+  absl::StatusOr<std::unique_ptr<Disk>> disk = co_await OpenUnchanged();
+  CO_RETURN_IF_ERROR(disk.status());
+  SurveyOptions survey = {.progress = options_.progress, .stop = options_.stop};
+  absl::StatusOr<bool> zero = co_await ReadsAsZero(**disk, after_.size_bytes, std::move(survey));
+  absl::Status closed = co_await (*disk)->Close();
+  CO_RETURN_IF_ERROR(zero.status());
+  co_return *zero ? closed : WouldCutData(after_.size_bytes);
 }
 
 Task<absl::Status> Resizer::Shrink() {

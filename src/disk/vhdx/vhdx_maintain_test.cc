@@ -300,7 +300,7 @@ TEST_F(VhdxMaintainTest, ShrinksOnlyWhereThereIsNoData) {
     WriteDisk(4 * kMiB1, data);
     EXPECT_TRUE(absl::IsFailedPrecondition(ResizeTo(4 * kMiB1 + 4096)));
     EXPECT_EQ(ReadDisk(4 * kMiB1, kMiB1), data);
-    ASSERT_TRUE(ResizeTo(5 * kMiB1).ok());
+    ASSERT_TRUE(ResizeTo(5 * kMiB1, type == Type::kDifferencing).ok());
     EXPECT_EQ(ReadDisk(4 * kMiB1, kMiB1), data);
     EXPECT_TRUE(type == Type::kFixed || CheckFile().clean());
     ASSERT_TRUE(ResizeTo(4 * kMiB1 + 4096, true).ok());
@@ -309,6 +309,14 @@ TEST_F(VhdxMaintainTest, ShrinksOnlyWhereThereIsNoData) {
     // What was cut off doesn't come back.
     EXPECT_EQ(ReadDisk(4 * kMiB1 + 4096, 2 * kMiB1 - 4096), std::vector<uint8_t>(2 * kMiB1 - 4096));
   }
+}
+
+// What a child shows past the new end is lost to it, whoever holds it.
+TEST_F(VhdxMaintainTest, ShrinkingRefusesToCutWhatTheParentHas) {
+  Make({.type = Type::kDifferencing});
+  EXPECT_TRUE(absl::IsFailedPrecondition(ResizeTo(4 * kMiB1)));
+  WriteDisk(4 * kMiB1, std::vector<uint8_t>(5 * kMiB1));
+  EXPECT_TRUE(ResizeTo(4 * kMiB1).ok());
 }
 
 // The entries of a differencing image fill whole chunks, past the disk's end too.
@@ -483,7 +491,7 @@ TEST_F(VhdxMaintainTest, ResizingCanBeInterruptedWhileItLooksForData) {
   EXPECT_TRUE(file().chunks() == before);
   options.stop = {};
   EXPECT_TRUE(Await(Resize(file(), options), file()).ok());
-  EXPECT_EQ(most, 6 * kMiB1);
+  EXPECT_EQ(most, 7 * kMiB1);
 }
 
 TEST_F(VhdxMaintainTest, RefusesImpossibleSizes) {
