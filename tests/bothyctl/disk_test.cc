@@ -23,6 +23,7 @@ namespace bothy::bothyctl {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 constexpr uint64_t kMiB = 1 << 20;
 
@@ -369,6 +370,44 @@ TEST_F(DiskVerbsTest, AChildMayBeOfAnotherSizeThanItsParent) {
     EXPECT_EQ(disk::RunCommand(absl::StrCat("cmp ", flat, " ", folder_ / "expected.raw"), output),
               0)
         << output;
+  }
+}
+
+TEST_F(DiskVerbsTest, ConvertsToLargerSectors) {
+  const uint64_t size = 9 * kMiB + 3 * 512;
+  const std::string raw = MakeRaw("source.raw", size, 13);
+  const std::string path = folder_ / "a.vhdx";
+  const Result refused = Run({"convert", raw, path, "--sector-size", "4K"});
+  EXPECT_EQ(refused.status, 2);
+  EXPECT_THAT(refused.error_output, HasSubstr("--sector-size: the 9438720 bytes of "));
+  EXPECT_THAT(refused.error_output, HasSubstr("a size of 9441280 bytes or more"));
+  EXPECT_THAT(refused.error_output, Not(HasSubstr("--size")));
+  RunOk({"convert", raw, path, "--sector-size", "4K", "--size", "9441280B"});
+  RunOk({"convert", path, folder_ / "flat.raw"});
+  std::filesystem::resize_file(raw, 9441280);
+  std::string output;
+  EXPECT_EQ(disk::RunCommand(absl::StrCat("cmp ", folder_ / "flat.raw", " ", raw), output), 0)
+      << output;
+  // Another size that can't be.
+  std::filesystem::resize_file(raw, uint64_t{3} << 40);
+  const Result large = Run({"convert", raw, folder_ / "a.vhd"});
+  EXPECT_EQ(large.status, 1);
+  EXPECT_THAT(large.error_output, HasSubstr("source.raw: its size doesn't fit: "));
+}
+
+TEST_F(DiskVerbsTest, ConvertingToALargerChildShowsNothingOfTheParent) {
+  const std::string base = MakeRaw("base.raw", 12 * kMiB, 14);
+  const std::string raw = MakeRaw("source.raw", 4 * kMiB, 15);
+  for (const char* name : {"base.vhd", "base.vhdx"}) {
+    RunOk({"convert", base, folder_ / name});
+    const std::string child = folder_ / (std::string("child-") + name);
+    RunOk({"convert", raw, child, "--parent", folder_ / name, "--size", "20M"});
+    RunOk({"convert", child, folder_ / "flat.raw", "--force"});
+    std::filesystem::resize_file(raw, 20 * kMiB);
+    std::string output;
+    EXPECT_EQ(disk::RunCommand(absl::StrCat("cmp ", folder_ / "flat.raw", " ", raw), output), 0)
+        << output;
+    std::filesystem::resize_file(raw, 4 * kMiB);
   }
 }
 
