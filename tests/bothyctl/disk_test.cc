@@ -274,6 +274,10 @@ TEST_F(DiskVerbsTest, ResizesWithoutCuttingDataOff) {
     EXPECT_THAT(refused.error_output, HasSubstr("FailedPrecondition"));
     RunOk({"resize", path, "4M", "--shrink"});
     EXPECT_THAT(RunOk({"info", path}), HasSubstr("4 MiB (4194304)"));
+    std::string output;
+    if (kind.qemu != "vpc" || disk::RunCommand("vhdiinfo -V", output) != 0) continue;
+    EXPECT_EQ(disk::RunCommand("vhdiinfo " + path, output), 0);
+    EXPECT_THAT(output, HasSubstr("4.0 MiB (4194304 bytes)"));
   }
 }
 

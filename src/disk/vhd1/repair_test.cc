@@ -262,6 +262,22 @@ TEST_F(ResizeTest, DynamicImagesGrowWithinTheTable) {
   ExpectGrown(kDiskBytes + 512 * 9);
 }
 
+// There are readers that go by either.
+TEST_F(ResizeTest, BothSizesOfTheFooterFollow) {
+  for (const Type type : {Type::kFixed, Type::kDynamic}) {
+    storage_.Truncate(0);
+    history_ = SectorHistory(kDiskBytes / 512);
+    Make(type);
+    for (const uint64_t size : {uint64_t{20} << 20, kDiskBytes}) {
+      ASSERT_TRUE(ResizeTo(size).ok());
+      std::array<uint8_t, 512> footer;
+      storage_.Peek(storage_.size() - 512, footer);
+      EXPECT_EQ(LoadBe<uint64_t>(footer.data() + 40), size);  // Original Size
+      EXPECT_EQ(LoadBe<uint64_t>(footer.data() + 48), size);  // Current Size
+    }
+  }
+}
+
 TEST_F(ResizeTest, DynamicImagesGrowToAnySize) {
   Make();
   ASSERT_TRUE(ResizeTo(uint64_t{300} << 30).ok());

@@ -19,6 +19,9 @@ namespace {
 
 Footer Resized(Footer footer, uint64_t size_bytes) {
   footer.current_size = size_bytes;
+  // "For informational purposes", the size at creation; but libvhdi takes it for the disk's, and
+  // others refuse a fixed image whose sizes differ.
+  footer.original_size = size_bytes;
   footer.geometry = ChsGeometry::For(size_bytes / kSectorBytes);
   // Qemu shows what its geometry amounts to, which can't be any size: from now on the size counts.
   const Footer ours = MakeFooter(size_bytes, footer.type, footer.unique_id);
