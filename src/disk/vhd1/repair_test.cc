@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "disk/borrowed_storage.h"
 #include "disk/testing/memory_storage.h"
 #include "disk/testing/random_load.h"
@@ -260,6 +261,35 @@ TEST_F(ResizeTest, DynamicImagesGrowWithinTheTable) {
   Make();
   ASSERT_TRUE(ResizeTo(kDiskBytes + 512 * 9).ok());
   ExpectGrown(kDiskBytes + 512 * 9);
+}
+
+TEST_F(ResizeTest, AFullHostGetsBackWhatAResizeTook) {
+  for (const Type type : {Type::kFixed, Type::kDynamic}) {
+    for (int room = 0;; ++room) {
+      SCOPED_TRACE(absl::StrCat(static_cast<int>(type), " ", room));
+      storage_.Truncate(0);
+      history_ = SectorHistory(kDiskBytes / 512);
+      Make(type);
+      RepairIt();
+      const uint64_t file_bytes = storage_.size();
+      int taken = 0;
+      storage_.on_request = [&](const Request& request) {
+        const bool takes =
+            request.operation != Operation::kRead && request.offset + request.length > file_bytes;
+        return takes && taken++ >= room ? absl::ResourceExhaustedError("full") : absl::OkStatus();
+      };
+      // Its table has to move.
+      const absl::Status status = ResizeTo(uint64_t{300} << 30);
+      storage_.on_request = nullptr;
+      if (status.ok()) break;
+      EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
+      ExpectIntact();
+      EXPECT_TRUE(CheckIt().clean());
+      if (type == Type::kFixed) {
+        EXPECT_EQ(storage_.size(), file_bytes);
+      }
+    }
+  }
 }
 
 // There are readers that go by either.

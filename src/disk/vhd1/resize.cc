@@ -269,6 +269,25 @@ bool OnlyFootersDiffer(const CheckReport& report) {
          });
 }
 
+// After a resize that failed, as on a full host: what it took of the file and nothing refers to.
+// `footer_offset` was that of a fixed image. The image is good whether this goes well or not.
+Task<absl::Status> GiveBack(Storage& storage, uint64_t old_size, uint64_t footer_offset) {
+  absl::StatusOr<Examination> examined = co_await Examine(storage, nullptr);
+  CO_ASSIGN_OR_RETURN(Examination found, examined);
+  if (!found.image.has_value() || !found.report.sound()) co_return absl::OkStatus();
+  const Image& image = *found.image;
+  absl::Status status;
+  if (image.footer.type == DiskType::kFixed) {
+    if (image.disk_bytes() != old_size || image.footer_offset <= footer_offset) co_return status;
+    status = co_await WriteFooters(storage, image.footer, footer_offset);
+    co_return status;
+  }
+  status = co_await WriteUnused(storage, image, found.past_the_end);
+  if (status.ok()) status = co_await Flush(storage);
+  if (status.ok()) status = co_await WriteFooters(storage, image.footer, found.data_end);
+  co_return status;
+}
+
 Task<absl::Status> ResizeImage(Storage& storage, const ResizeOptions& options) {
   if (options.size_bytes == 0 || options.size_bytes % kSectorBytes != 0 ||
       options.size_bytes > kMaxDiskBytes) {
@@ -293,10 +312,18 @@ Task<absl::Status> ResizeImage(Storage& storage, const ResizeOptions& options) {
     if (bad) status = co_await WriteFooters(storage, found.image->footer, found.data_end);
     co_return status;
   }
+  const uint64_t old_size = found.image->disk_bytes();
+  const uint64_t footer_offset = found.image->footer_offset;
+  const uint64_t old_file_bytes = storage.size();
   if (fixed) {
     status = co_await ResizeFixed(storage, *found.image, options);
   } else {
     status = co_await ResizeDynamic(storage, options, found);
+  }
+  if (!status.ok() && storage.size() > old_file_bytes) {
+    absl::Status given_back = co_await GiveBack(storage, old_size, footer_offset);
+    // What went wrong first is what there is to tell.
+    static_cast<void>(given_back);
   }
   co_return status;
 }

@@ -105,7 +105,7 @@ struct ResizeOptions {
 // reads as zero, also after a Resize that was interrupted; in a differencing image it takes blocks
 // as far as the parent reaches, which it hides. One that is interrupted leaves the old size or the
 // new one, and perhaps room that nothing refers to, which of a fixed image the same call again, or
-// a later one, gives back.
+// a later one, gives back. One that fails gives it back itself, as far as the storage lets it.
 Task<absl::Status> Resize(Storage& storage, const ResizeOptions& options);
 
 // Changes what a differencing image says of its parent; paths that are empty stay as they are, and

@@ -39,6 +39,8 @@ class Resizer {
   Task<absl::Status> RefuseUnlessSound();
   Task<absl::Status> Grow();
   Task<absl::Status> Shrink();
+  // Where the last structure or block ends in the file, once RefuseUnlessSound has looked.
+  [[nodiscard]] uint64_t structures_end() const { return structures_end_; }
 
  private:
   Storage& storage() { return editor_.storage(); }
@@ -64,6 +66,7 @@ class Resizer {
   uint64_t new_blocks_ = 0;  // where those of a fixed image go
   // Bytes of the disk: before this the parent has something. None is to be seen past the old end.
   uint64_t hidden_end_ = 0;
+  uint64_t structures_end_ = 0;
 };
 
 Task<absl::Status> Resizer::RefuseUnlessSound() {
@@ -93,6 +96,7 @@ Task<absl::Status> Resizer::RefuseUnlessSound() {
     co_return Damaged(bat().EntryOffset(index), absl::StrCat("BAT[", index, "]"),
                       absl::StrCat(Describe(fault), "; repair the image first"));
   }
+  structures_end_ = examiner.space().end();
   co_return absl::OkStatus();
 }
 
@@ -380,9 +384,37 @@ Task<absl::Status> Resizer::Shrink() {
   co_return co_await editor_.Finish();
 }
 
+// After a resize that failed: the file is as long as before again, when nothing lies past that.
+Task<absl::Status> CutBack(Storage& storage, uint64_t file_bytes, const ResizeOptions& options) {
+  absl::StatusOr<std::unique_ptr<ImageEditor>> editor = co_await ImageEditor::Open(storage);
+  CO_RETURN_IF_ERROR(editor.status());
+  Resizer resizer(**editor, options);
+  absl::Status status = co_await resizer.RefuseUnlessSound();
+  CO_RETURN_IF_ERROR(status);
+  if (resizer.structures_end() > file_bytes) co_return absl::OkStatus();
+  status = co_await storage.Resize(file_bytes);
+  CO_RETURN_IF_ERROR(status);
+  co_return co_await Flush(storage);
+}
+
+// Gives back what a resize that failed took and nothing refers to, as on a full host. A fixed image
+// keeps its room in a repair (2.6.2.1, LeaveBlockAllocated), but not what it hadn't before.
+Task<absl::Status> GiveBack(Storage& storage, uint64_t file_bytes, const ResizeOptions& options) {
+  if (storage.size() <= file_bytes) co_return absl::OkStatus();
+  ResizeOptions quiet = options;
+  quiet.stop = {};
+  quiet.progress = nullptr;
+  absl::Status status = co_await CutBack(storage, file_bytes, quiet);
+  CO_RETURN_IF_ERROR(status);
+  absl::StatusOr<CheckReport> report = co_await Repair(storage);
+  co_return report.status();
+}
+
 }  // namespace
 
 Task<absl::Status> Resize(Storage& storage, const ResizeOptions& options) {
+  const uint64_t old_file_bytes = storage.size();
+  absl::Status status;
   {
     absl::StatusOr<std::unique_ptr<ImageEditor>> editor = co_await ImageEditor::Open(storage);
     if (!editor.ok()) co_return WithContext(editor.status(), storage.path());
@@ -396,14 +428,20 @@ Task<absl::Status> Resize(Storage& storage, const ResizeOptions& options) {
     if (options.size_bytes == parameters.size_bytes) co_return absl::OkStatus();
     Resizer resizer(**editor, options);
     const bool grows = options.size_bytes > parameters.size_bytes;
-    absl::Status status = co_await resizer.RefuseUnlessSound();
+    status = co_await resizer.RefuseUnlessSound();
     if (status.ok() && grows) {
       status = co_await resizer.Grow();
     } else if (status.ok()) {
       status = co_await resizer.Shrink();
     }
     absl::Status idle = co_await (*editor)->tables().WaitUntilIdle();
-    if (grows || !status.ok()) co_return WithContext(status, storage.path());
+    if (grows && status.ok()) co_return status;
+  }
+  if (!status.ok()) {
+    absl::Status given_back = co_await GiveBack(storage, old_file_bytes, options);
+    // The image is good all the same, and what went wrong first is what there is to tell.
+    static_cast<void>(given_back);
+    co_return WithContext(status, storage.path());
   }
   // The blocks that were cut off, back to the host.
   absl::StatusOr<CheckReport> report = co_await Repair(storage, options.progress);
