@@ -72,12 +72,20 @@ absl::StatusOr<Place> FreePlace(const std::set<Place>& taken, std::optional<uint
                  : "no controller has a free LUN");
 }
 
+// `name` is that of the flag.
 template <typename Disk>
-void Describe(const DiskFlag& flag, Disk* disk) {
+absl::Status Describe(const DiskFlag& flag, const std::string& name, Disk* disk) {
   const std::string path = AbsolutePath(flag.path);
   disk->set_host_path(path);
-  disk->set_type(flag.type ? *flag.type : GuessDiskType(path));
   disk->set_read_only(flag.read_only);
+  if (flag.type) {
+    disk->set_type(*flag.type);
+    return absl::OkStatus();
+  }
+  const absl::StatusOr<::vmservice::DiskType> type = GuessDiskType(path, "type=raw");
+  if (!type.ok()) return WithContext(type.status(), absl::StrCat(name, " ", flag.path));
+  disk->set_type(*type);
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -133,20 +141,23 @@ absl::Status AddScsiDisks(const std::vector<DiskFlag>& flags, VMConfig* config) 
     ::vmservice::SCSIDisk* const disk = disks->Add();
     disk->set_controller(place.first);
     disk->set_lun(place.second);
-    Describe(flag, disk);
+    RETURN_IF_ERROR(Describe(flag, "--disk", disk));
   }
   return absl::OkStatus();
 }
 
-void AddPmemDisks(const std::vector<DiskFlag>& flags, VMConfig* config) {
-  if (flags.empty()) return;
+absl::Status AddPmemDisks(const std::vector<DiskFlag>& flags, VMConfig* config) {
+  if (flags.empty()) return absl::OkStatus();
   auto* const disks = config->mutable_devices_config()->mutable_vpmem_disks();
   std::set<std::string> paths;
   for (const DiskFlag& flag : flags) paths.insert(AbsolutePath(flag.path));
   for (int i = disks->size() - 1; i >= 0; --i) {
     if (paths.contains(disks->Get(i).host_path())) disks->DeleteSubrange(i, 1);
   }
-  for (const DiskFlag& flag : flags) Describe(flag, disks->Add());
+  for (const DiskFlag& flag : flags) {
+    RETURN_IF_ERROR(Describe(flag, "--pmem", disks->Add()));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace bothy::bothyctl

@@ -29,9 +29,10 @@ absl::StatusOr<DiskFlag> ParsePmemFlag(std::string_view text);
 
 // Adds disks to `config`. Paths become absolute; a disk that says its whole place replaces what
 // `config` has there, one that doesn't gets the first free LUN of its controller (or of the first
-// controller that has one), after all those that say theirs. ResourceExhausted when none is free.
+// controller that has one), after all those that say theirs. ResourceExhausted when none is free,
+// InvalidArgument for a file that GuessDiskType refuses.
 absl::Status AddScsiDisks(const std::vector<DiskFlag>& flags, ::vmservice::VMConfig* config);
-// A path that `config` has already is replaced.
-void AddPmemDisks(const std::vector<DiskFlag>& flags, ::vmservice::VMConfig* config);
+// A path that `config` has already is replaced. InvalidArgument as above.
+absl::Status AddPmemDisks(const std::vector<DiskFlag>& flags, ::vmservice::VMConfig* config);
 
 }  // namespace bothy::bothyctl

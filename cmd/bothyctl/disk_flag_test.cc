@@ -122,7 +122,7 @@ TEST(AddPmemDisksTest, APathReplacesThatOfTheFile) {
   for (const char* path : {"/a", "/b"}) {
     config.mutable_devices_config()->add_vpmem_disks()->set_host_path(path);
   }
-  AddPmemDisks(Flags({"/a,ro", "/c"}), &config);
+  ASSERT_TRUE(AddPmemDisks(Flags({"/a,ro", "/c"}), &config).ok());
   const auto& disks = config.devices_config().vpmem_disks();
   ASSERT_EQ(disks.size(), 3);
   EXPECT_EQ(disks[0].host_path(), "/b");
@@ -132,28 +132,57 @@ TEST(AddPmemDisksTest, APathReplacesThatOfTheFile) {
   EXPECT_EQ(disks[2].host_path(), "/c");
 }
 
+::vmservice::DiskType Guess(const std::string& path) {
+  return GuessDiskType(path, "type=raw").value();
+}
+
 TEST(GuessDiskTypeTest, GoesByContentsWhereTheNameDoesNotSay) {
   const TestFolder folder;
   // The signature that a VHDX begins with, and the footer that a VHD ends with.
   std::string vhdx(1 << 20, '\0');
   vhdx.replace(0, 8, "vhdxfile");
-  EXPECT_EQ(GuessDiskType(folder.WriteText("a", vhdx)), ::vmservice::SCSI_DISK_TYPE_VHDX);
-  EXPECT_EQ(GuessDiskType(folder.WriteText("a.vhd", vhdx)), ::vmservice::SCSI_DISK_TYPE_VHDX);
-  EXPECT_EQ(GuessDiskType(folder.WriteText("b", std::string(4096, 'x'))),
+  EXPECT_EQ(Guess(folder.WriteText("a", vhdx)), ::vmservice::SCSI_DISK_TYPE_VHDX);
+  EXPECT_EQ(Guess(folder.WriteText("a.vhd", vhdx)), ::vmservice::SCSI_DISK_TYPE_VHDX);
+  EXPECT_EQ(Guess(folder.WriteText("b", std::string(4096, 'x'))),
             ::vmservice::SCSI_DISK_TYPE_PHYSICAL);
   // The guest of a raw disk doesn't choose the format of its image.
-  EXPECT_EQ(GuessDiskType(folder.WriteText("a.img", vhdx)), ::vmservice::SCSI_DISK_TYPE_PHYSICAL);
+  EXPECT_EQ(Guess(folder.WriteText("a.img", vhdx)), ::vmservice::SCSI_DISK_TYPE_PHYSICAL);
   // Damaged: the server says so.
-  EXPECT_EQ(GuessDiskType(folder.WriteText("b.vhdx", std::string(4096, 'x'))),
+  EXPECT_EQ(Guess(folder.WriteText("b.vhdx", std::string(4096, 'x'))),
             ::vmservice::SCSI_DISK_TYPE_VHDX);
 }
 
 TEST(GuessDiskTypeTest, GoesByNameWhereItCannotLook) {
-  EXPECT_EQ(GuessDiskType("/nowhere/a.VHD"), ::vmservice::SCSI_DISK_TYPE_VHD1);
-  EXPECT_EQ(GuessDiskType("/nowhere/a.avhd"), ::vmservice::SCSI_DISK_TYPE_VHD1);
-  EXPECT_EQ(GuessDiskType("/nowhere/a.vhdx"), ::vmservice::SCSI_DISK_TYPE_VHDX);
-  EXPECT_EQ(GuessDiskType("/nowhere/a.AVHDX"), ::vmservice::SCSI_DISK_TYPE_VHDX);
-  EXPECT_EQ(GuessDiskType("/nowhere/vhdx"), ::vmservice::SCSI_DISK_TYPE_PHYSICAL);
+  EXPECT_EQ(Guess("/nowhere/a.VHD"), ::vmservice::SCSI_DISK_TYPE_VHD1);
+  EXPECT_EQ(Guess("/nowhere/a.avhd"), ::vmservice::SCSI_DISK_TYPE_VHD1);
+  EXPECT_EQ(Guess("/nowhere/a.vhdx"), ::vmservice::SCSI_DISK_TYPE_VHDX);
+  EXPECT_EQ(Guess("/nowhere/a.AVHDX"), ::vmservice::SCSI_DISK_TYPE_VHDX);
+  EXPECT_EQ(Guess("/nowhere/vhdx"), ::vmservice::SCSI_DISK_TYPE_PHYSICAL);
+}
+
+// A guest would damage it.
+TEST(GuessDiskTypeTest, RefusesAnImageOfAFormatThatIsNotSupported) {
+  const TestFolder folder;
+  std::string qcow2(1 << 16, '\0');
+  qcow2.replace(0, 4, "QFI\xfb");
+  for (const char* name : {"a", "a.qcow2", "a.img"}) {
+    const std::string path = folder.WriteText(name, qcow2);
+    const std::string found = path +
+                              ": begins as a qcow2 image, which isn't supported; "
+                              "`qemu-img convert` makes it one that is; ";
+    EXPECT_EQ(GuessDiskType(path, "--type raw").status(),
+              absl::InvalidArgumentError(found + "--type raw takes it as it is"));
+    VMConfig config;
+    EXPECT_EQ(
+        AddScsiDisks(Flags({path}), &config),
+        absl::InvalidArgumentError("--disk " + path + ": " + found + "type=raw takes it as it is"));
+    EXPECT_EQ(
+        AddPmemDisks(Flags({path}), &config),
+        absl::InvalidArgumentError("--pmem " + path + ": " + found + "type=raw takes it as it is"));
+    EXPECT_TRUE(AddScsiDisks(Flags({path + ",type=raw"}), &config).ok());
+  }
+  // What isn't a file at all is the server's to refuse.
+  EXPECT_EQ(Guess(folder.path()), ::vmservice::SCSI_DISK_TYPE_PHYSICAL);
 }
 
 }  // namespace

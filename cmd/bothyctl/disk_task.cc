@@ -109,7 +109,7 @@ int RunDiskTask(const DiskVerb& verb,
     const auto caught = [&] {
       if (!stop.request_stop() || verb.on_signal == OnSignal::kStop) return;
       progress.Clear();
-      PrintError(absl::StrCat(name, ": interrupted: ends as soon as the image is good"));
+      PrintError(absl::StrCat(name, ": interrupted: ends when what has begun is done"));
     };
     if (verb.on_signal != OnSignal::kDie) signals.emplace(**loop, verb.on_signal, caught);
     DiskTaskContext context = {.loop = **loop, .progress = progress, .stop = stop.get_token()};

@@ -1,10 +1,13 @@
 #include "cmd/bothyctl/image_type.h"
 
+#include <filesystem>
 #include <memory>
 #include <optional>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
 #include "disk/open_image.h"
 #include "support/io_loop.h"
 #include "support/task.h"
@@ -42,8 +45,13 @@ const Choices<DiskType>& DiskTypes() {
   return *types;
 }
 
-DiskType GuessDiskType(const std::string& path) {
+absl::StatusOr<DiskType> GuessDiskType(const std::string& path, const std::string& as_raw) {
   const absl::StatusOr<disk::ImageType> type = Detect(path);
+  std::error_code error;
+  if (absl::IsInvalidArgument(type.status()) && std::filesystem::is_regular_file(path, error)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(type.status().message(), "; ", as_raw, " takes it as it is"));
+  }
   if (!type.ok()) return ByName(path);
   switch (*type) {
     case disk::ImageType::kVhd1:

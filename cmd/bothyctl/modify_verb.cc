@@ -37,16 +37,18 @@ struct DiskFlags {
   bool read_only = false;
 
   // Puts them into a SCSIDisk or a VPMEMDisk. A removal needs no type, and guesses none: the disk
-  // that is there may have been added as another.
+  // that is there may have been added as another. InvalidArgument as GuessDiskType.
   template <typename Disk>
-  void Apply(std::optional<::vmservice::ModifyType> change, Disk* disk) const {
+  absl::Status Apply(std::optional<::vmservice::ModifyType> change, Disk* disk) const {
     disk->set_host_path(AbsolutePath(path));
+    disk->set_read_only(read_only);
     if (type) {
       disk->set_type(*type);
     } else if (change != ::vmservice::REMOVE && !path.empty()) {
-      disk->set_type(GuessDiskType(disk->host_path()));
+      ASSIGN_OR_RETURN(const DiskType guessed, GuessDiskType(disk->host_path(), "--type raw"));
+      disk->set_type(guessed);
     }
-    disk->set_read_only(read_only);
+    return absl::OkStatus();
   }
 };
 
@@ -74,6 +76,7 @@ class Resources {
     AddMebibytes(*verb, "size", &change_->memory_mb, "How much: 512 (MiB), 512M, 2G")->required();
     Finish(verb, [](Change& change) {
       change.request.mutable_memory()->set_memory_mb(*change.memory_mb);
+      return absl::OkStatus();
     });
   }
 
@@ -113,6 +116,7 @@ class Resources {
     Finish(verb, [](Change& change) {
       change.type = ::vmservice::UPDATE;
       change.request.mutable_processor_config();
+      return absl::OkStatus();
     });
   }
 
@@ -135,7 +139,7 @@ class Resources {
         ->required();
     AddDiskFlags(verb, /*path_required=*/false);
     Finish(verb, [](Change& change) {
-      change.disk.Apply(change.type, change.request.mutable_scsi_disk());
+      return change.disk.Apply(change.type, change.request.mutable_scsi_disk());
     });
   }
 
@@ -148,7 +152,7 @@ class Resources {
                                "      asks the guest to eject it, and waits for that");
     AddDiskFlags(verb, /*path_required=*/true);
     Finish(verb, [](Change& change) {
-      change.disk.Apply(change.type, change.request.mutable_vpmem_disk());
+      return change.disk.Apply(change.type, change.request.mutable_vpmem_disk());
     });
   }
 
@@ -245,14 +249,18 @@ class Resources {
   }
 
   // `complete` puts what the options have left aside into the request; may be null.
-  void Finish(CLI::App* verb, std::function<void(Change&)> complete) {
+  void Finish(CLI::App* verb, std::function<absl::Status(Change&)> complete) {
     commands_.OnVerb(
         verb, [change = change_, complete = std::move(complete)](const Globals& globals) -> int {
           if (!change->request_file.empty()) {
             PrintError("modify: give either a resource or --request FILE");
             return kExitUsage;
           }
-          if (complete) complete(*change);
+          if (complete) {
+            if (const absl::Status status = complete(*change); !status.ok()) {
+              return Tell("modify", status);
+            }
+          }
           change->request.set_type(*change->type);
           return CallAndPrint(globals, "ModifyResource", &::vmservice::VMClient::ModifyResource,
                               change->request);

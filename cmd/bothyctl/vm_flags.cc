@@ -134,7 +134,7 @@ absl::StatusOr<::vmservice::CreateVMRequest> BuildCreateRequest(const VmFlags& f
     SetSerialPort(serial.port, AbsolutePath(serial.socket_path), serial.connect, config);
   }
   RETURN_IF_ERROR(AddScsiDisks(flags.disks, config));
-  AddPmemDisks(flags.pmem, config);
+  RETURN_IF_ERROR(AddPmemDisks(flags.pmem, config));
   AddNics(flags.nics, config);
   for (const auto& [key, value] : flags.extra_data) (*config->mutable_extra_data())[key] = value;
   request.set_log_id(flags.log_id);

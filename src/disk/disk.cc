@@ -4,6 +4,14 @@
 
 namespace bothy::disk {
 
+Task<Disk::MappedSync> Disk::SyncMapped() {
+  // Right for a disk whose flush is nothing but that of its file.
+  MappedSync sync;
+  sync.status = co_await Flush(*this);
+  sync.stores_lost = !sync.status.ok();
+  co_return sync;
+}
+
 absl::Status CheckRequest(const Geometry& geometry, const Request& request) {
   if (request.operation == Operation::kFlush) return absl::OkStatus();
   const uint32_t sector = geometry.logical_sector_bytes;

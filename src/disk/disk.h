@@ -82,6 +82,17 @@ class Disk {
   // writing to mapped pages of a kFile extent is writing to the disk.
   virtual Task<absl::StatusOr<Extent>> MapExtent(uint64_t offset) = 0;
 
+  // A flush for who stores to the memory of kFile extents: such stores are durable, too, when it
+  // says OK. Their file is flushed by nobody else, as the host tells of what it lost but once; here
+  // it is told even when a flush of the disk's own heard of it.
+  struct MappedSync {
+    absl::Status status;
+    // The host may have dropped stores, and won't write them later. False: a flush that failed
+    // before it came to them, of a full host for one; they are synced by the next.
+    bool stores_lost = false;
+  };
+  virtual Task<MappedSync> SyncMapped();
+
   // The run of one kind that begins at `offset`, or a part of it. Only costs looking at tables.
   virtual Task<absl::StatusOr<Presence>> FindPresence(uint64_t offset) {
     co_return Presence{.kind = Presence::Kind::kHere, .length = geometry().size_bytes - offset};

@@ -55,6 +55,9 @@ class FlushTrackingStorage final : public Storage {
 
   // When a flush of the user's begins: the failures that others of his have told of.
   [[nodiscard]] uint64_t failures_told() const { return told_; }
+  // Of all flushes of the file. More than what had been told when a flush of the user's began: what
+  // was written before may be lost.
+  [[nodiscard]] uint64_t failures() const { return failures_; }
   // When it ends with `status`: what it answers. The last failure, when there was one that nobody
   // had been told of when it began, else `status`.
   [[nodiscard]] absl::Status AnswerFlush(uint64_t told, absl::Status status);

@@ -5,7 +5,7 @@
 #include <memory>
 #include <vector>
 
-#include "disk/testing/borrowed_storage.h"
+#include "disk/borrowed_storage.h"
 #include "disk/testing/memory_storage.h"
 
 namespace bothy::disk {

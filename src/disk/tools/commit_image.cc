@@ -54,7 +54,6 @@ struct Before {
   std::string parent_path;
   uint64_t parent_bytes = 0;
   Guid parent_linkage;
-  uint64_t grandparent_bytes = 0;
 };
 
 // The parent is the one that the image was made for.
@@ -72,9 +71,6 @@ Task<absl::StatusOr<Before>> LookBefore(IoLoop& loop, const Source& source) {
                     .parent_path = parent->path(),
                     .parent_bytes = parent->geometry().size_bytes,
                     .parent_linkage = *parent->linkage()};
-    if (parent->parent() != nullptr) {
-      before->grandparent_bytes = parent->parent()->geometry().size_bytes;
-    }
   }
   absl::Status closed = co_await (*child)->Close();
   CO_RETURN_IF_ERROR(closed);
@@ -86,11 +82,6 @@ Task<absl::StatusOr<Before>> LookBefore(IoLoop& loop, const Source& source) {
 Task<absl::Status> GrowParent(IoLoop& loop, const Source& source, const Before& before,
                               const Guid& next_linkage, std::stop_token stop) {
   if (before.parent_bytes >= before.child_bytes) co_return absl::OkStatus();
-  if (before.grandparent_bytes > before.parent_bytes) {
-    co_return absl::FailedPreconditionError(
-        absl::StrCat(before.parent_path, ": is smaller than ", source.path,
-                     ", and can't grow: what its own parent holds past its end would be seen"));
-  }
   const Source parent = {.path = before.parent_path, .type = source.type};
   ResizeSpec resize;
   resize.size_bytes = before.child_bytes;

@@ -16,8 +16,7 @@ namespace bothy::disk::tools {
 // parent are good no longer; a VHDX notices.
 //
 // A parent that is smaller grows first. FailedPrecondition when the image has no parent, or the
-// parent is in use, or can't grow as what it differs from itself would show. Returns the parent's
-// path.
+// parent is in use. Returns the parent's path.
 Task<absl::StatusOr<std::string>> CommitImage(IoLoop& loop, const Source& source,
                                               CopyOptions options);
 

@@ -1,7 +1,5 @@
 #include "disk/tools/copy_disk.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <coroutine>
 #include <cstring>
@@ -9,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "disk/data_survey.h"
 #include "support/check.h"
 
 namespace bothy::disk::tools {
@@ -31,41 +30,17 @@ struct Run {
   uint64_t length = 0;
 };
 
-// The part of an extent of a file that is data, or that is a hole.
-Run HolesOf(const Extent& extent) {
-  Run run = {.kind = Run::Kind::kData, .length = extent.length};
-  const auto begin = static_cast<off_t>(extent.file_offset);
-  const off_t data = ::lseek(extent.fd, begin, SEEK_DATA);
-  if (data < 0) {
-    // ENXIO: nothing but a hole up to the file's end. Anything else: it can't be known.
-    if (errno == ENXIO) run.kind = Run::Kind::kZero;
-    return run;
-  }
-  if (data > begin) {
-    run.kind = Run::Kind::kZero;
-    run.length = std::min<uint64_t>(run.length, static_cast<uint64_t>(data - begin));
-    return run;
-  }
-  const off_t hole = ::lseek(extent.fd, begin, SEEK_HOLE);
-  if (hole > begin)
-    run.length = std::min<uint64_t>(run.length, static_cast<uint64_t>(hole - begin));
-  return run;
+Task<absl::StatusOr<Run>> WholeContents(Disk& from, uint64_t offset) {
+  absl::StatusOr<DataRun> run = co_await FindRun(from, offset);
+  if (!run.ok()) co_return run.status();
+  co_return Run{.kind = run->is_zero ? Run::Kind::kZero : Run::Kind::kData, .length = run->length};
 }
 
-Task<absl::StatusOr<Run>> WholeContents(Disk& from, uint64_t offset) {
-  absl::StatusOr<Extent> extent = co_await from.MapExtent(offset);
-  if (!extent.ok()) co_return extent.status();
-  if (extent->kind == Extent::Kind::kFile) {
-    Run run = HolesOf(*extent);
-    // A hole's edge isn't a sector's where a file system has smaller blocks: a sector that is a
-    // hole in part is data.
-    const uint64_t sector = from.geometry().logical_sector_bytes;
-    if (run.length < sector) co_return Run{.kind = Run::Kind::kData, .length = sector};
-    run.length = run.length / sector * sector;
-    co_return run;
-  }
-  co_return Run{.kind = extent->kind == Extent::Kind::kZero ? Run::Kind::kZero : Run::Kind::kData,
-                .length = extent->length};
+// Behind the source's end, where the target shall hold zeros.
+Task<absl::StatusOr<Run>> TargetBehindSource(Disk& to, uint64_t offset) {
+  absl::StatusOr<DataRun> run = co_await FindRun(to, offset);
+  if (!run.ok()) co_return run.status();
+  co_return Run{.kind = run->is_zero ? Run::Kind::kSkip : Run::Kind::kZero, .length = run->length};
 }
 
 Task<absl::StatusOr<Run>> OwnContents(Disk& child, uint64_t offset) {
@@ -80,20 +55,31 @@ Task<absl::StatusOr<Run>> OwnContents(Disk& child, uint64_t offset) {
 // Chunks under way.
 class Copier {
  public:
-  Copier(Disk& from, Disk& to, const CopyOptions& options)
-      : from_(from), to_(to), options_(options), total_(from.geometry().size_bytes) {}
+  // `total` bytes of the target; behind the source's end they become zero.
+  Copier(Disk& from, Disk& to, const CopyOptions& options, uint64_t total)
+      : from_(from),
+        to_(to),
+        options_(options),
+        sector_(std::max(from.geometry().logical_sector_bytes, to.geometry().logical_sector_bytes)),
+        source_bytes_(from.geometry().size_bytes),
+        total_(total) {}
   ~Copier() { CHECK(in_flight_ == 0); }
 
   template <typename NextRun>
   Task<absl::Status> Run(NextRun next_run) {
     for (uint64_t offset = 0; offset < total_ && status_.ok();) {
       if (options_.stop.stop_requested()) Fail(absl::CancelledError("interrupted"));
-      absl::StatusOr<tools::Run> found = co_await next_run(from_, offset);
+      absl::StatusOr<tools::Run> found;
+      if (offset < source_bytes_) {
+        found = co_await next_run(from_, offset);
+      } else {
+        found = co_await TargetBehindSource(to_, offset);
+      }
       if (!found.ok()) {
         Fail(found.status());
         break;
       }
-      const uint64_t run_end = std::min(offset + found->length, total_);
+      const uint64_t run_end = std::min(offset + WholeSectors(*found), total_);
       if (found->kind == tools::Run::Kind::kSkip) {
         Done(run_end - offset);
         offset = run_end;
@@ -134,6 +120,14 @@ class Copier {
     std::vector<uint8_t> target;  // kContents only
   };
 
+  // A run that both disks have as sectors: where one is smaller than a sector of the other disk's
+  // it is data, whatever else the sector holds.
+  uint64_t WholeSectors(tools::Run& run) const {
+    if (run.length >= sector_) return run.length / sector_ * sector_;
+    run.kind = tools::Run::Kind::kData;
+    return sector_;
+  }
+
   void Begin(uint64_t offset, uint64_t length, bool zero) {
     if (unused_.empty()) unused_.push_back(std::make_unique<Buffers>());
     std::unique_ptr<Buffers> buffers = std::move(unused_.back());
@@ -151,14 +145,15 @@ class Copier {
   }
 
   Task<absl::Status> CopyChunk(Buffers& buffers, uint64_t offset, uint64_t length, bool zero) {
-    const std::span<uint8_t> source(buffers.source.data(), length);
+    const uint64_t left = source_bytes_ - std::min(source_bytes_, offset);
+    const uint64_t there = zero ? 0 : std::min(length, left);
     absl::Status status;
-    if (!zero) {
+    if (there != 0) {
+      const std::span<uint8_t> source(buffers.source.data(), there);
       status = co_await ReadAt(from_, offset, source);
       CO_RETURN_IF_ERROR(status);
-    } else {
-      std::memset(source.data(), 0, source.size());
     }
+    std::memset(buffers.source.data() + there, 0, length - there);
     const bool compare = options_.target == CopyOptions::Target::kContents;
     if (compare) {
       buffers.target.resize(kChunkBytes);
@@ -204,6 +199,8 @@ class Copier {
   Disk& from_;
   Disk& to_;
   const CopyOptions& options_;
+  const uint64_t sector_;  // bytes: the larger one of the two disks'
+  const uint64_t source_bytes_;
   const uint64_t total_;
   uint64_t done_ = 0;
   absl::Status status_;
@@ -216,13 +213,18 @@ class Copier {
 }  // namespace
 
 Task<absl::Status> CopyDisk(Disk& from, Disk& to, const CopyOptions& options) {
-  Copier copier(from, to, options);
+  uint64_t total = to.geometry().size_bytes;
+  if (options.target == CopyOptions::Target::kZero) {
+    const uint64_t sector = to.geometry().logical_sector_bytes;
+    total = (from.geometry().size_bytes + sector - 1) / sector * sector;
+  }
+  Copier copier(from, to, options, total);
   absl::Status status = co_await copier.Run(WholeContents);
   co_return status;
 }
 
 Task<absl::Status> CopyOwnContents(Disk& child, Disk& parent, const CopyOptions& options) {
-  Copier copier(child, parent, options);
+  Copier copier(child, parent, options, child.geometry().size_bytes);
   absl::Status status = co_await copier.Run(OwnContents);
   co_return status;
 }

@@ -11,7 +11,7 @@
 
 namespace bothy::disk::tools {
 
-// Bytes of the source that are done, of all. On the loop's thread, many times a second.
+// Bytes of the target that are done, of all. On the loop's thread, many times a second.
 using Progress = std::function<void(uint64_t done, uint64_t total)>;
 
 struct CopyOptions {
@@ -23,7 +23,8 @@ struct CopyOptions {
   std::stop_token stop;  // Cancelled soon after; the target has any part of it
 };
 
-// The target is as large as the source or larger. Both stay open. Looking for holes in the
+// The target is as large as the source or larger: what it has more of becomes zero, and so does the
+// end of a sector of its that the source's size cuts. Both stay open. Looking for holes in the
 // source's file may block the thread for a moment.
 Task<absl::Status> CopyDisk(Disk& from, Disk& to, const CopyOptions& options);
 

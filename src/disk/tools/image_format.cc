@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "disk/data_survey.h"
 #include "disk/host_storage.h"
 #include "disk/raw/raw_disk.h"
 #include "disk/utf16.h"
@@ -119,21 +120,11 @@ Task<absl::Status> ResizeRaw(Storage& storage, const ResizeSpec& spec) {
                                                       " bytes isn't a number of whole sectors of ",
                                                       kRawSectorBytes, " bytes"));
   }
-  const uint64_t end = storage.size();
-  std::vector<uint8_t> chunk(1 << 20);
-  for (uint64_t at = spec.size_bytes; at < end && !spec.discard_data; at += chunk.size()) {
-    if (spec.stop.stop_requested()) {
-      co_return absl::CancelledError(
-          absl::StrCat(storage.path(), ": interrupted before anything was changed"));
-    }
-    if (spec.progress) spec.progress(at - spec.size_bytes, end - spec.size_bytes);
-    const std::span<uint8_t> part(chunk.data(), std::min<uint64_t>(chunk.size(), end - at));
-    absl::Status status = co_await ReadAt(storage, at, part);
-    CO_RETURN_IF_ERROR(status);
-    if (!std::ranges::all_of(part, [](uint8_t byte) { return byte == 0; })) {
-      co_return absl::FailedPreconditionError(absl::StrCat(
-          storage.path(), ": data past the new size of ", spec.size_bytes, " bytes would be lost"));
-    }
+  if (spec.size_bytes < storage.size() && !spec.discard_data) {
+    SurveyOptions survey = {.progress = spec.progress, .stop = spec.stop};
+    absl::StatusOr<bool> zero = co_await ReadsAsZero(storage, spec.size_bytes, std::move(survey));
+    if (!zero.ok()) co_return WithContext(zero.status(), storage.path());
+    if (!*zero) co_return WithContext(WouldCutData(spec.size_bytes), storage.path());
   }
   absl::Status status = co_await storage.Resize(spec.size_bytes);
   co_return status;
@@ -383,6 +374,7 @@ Task<absl::Status> ResizeImage(IoLoop& loop, const Source& source, ResizeSpec sp
       resize.discard_data = spec.discard_data;
       resize.progress = std::move(spec.progress);
       resize.stop = std::move(spec.stop);
+      resize.open_parent = ReadOnlyParents(loop, source.type);
       status = co_await vhd1::Resize(**storage, resize);
       break;
     }
@@ -393,6 +385,7 @@ Task<absl::Status> ResizeImage(IoLoop& loop, const Source& source, ResizeSpec sp
       resize.next_linkage = spec.next_linkage;
       resize.progress = std::move(spec.progress);
       resize.stop = std::move(spec.stop);
+      resize.open_parent = ReadOnlyParents(loop, source.type);
       status = co_await vhdx::Resize(**storage, resize);
       break;
     }

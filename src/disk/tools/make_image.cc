@@ -89,13 +89,32 @@ Task<absl::Status> Prepare(IoLoop& loop, NewImageFile& file, const ImageSpec& sp
   co_return status;
 }
 
+// Of a size that nobody gave, and that the new image can't have, what to do.
+absl::Status AboutSourceSize(const absl::Status& status, const Disk& from, const ImageSpec& spec) {
+  const std::string field = "size_bytes: ";
+  const uint64_t size = from.geometry().size_bytes;
+  const uint64_t sector = spec.logical_sector_bytes;
+  if (sector != 0 && size % sector != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "logical_sector_bytes: the ", size, " bytes of ", from.path(), " aren't whole sectors of ",
+        sector, "; give the new image a size of ", (size / sector + 1) * sector, " bytes or more"));
+  }
+  const std::string message(status.message());
+  const size_t at = message.find(field);
+  if (at == std::string::npos) return status;
+  return absl::Status(
+      status.code(),
+      absl::StrCat(from.path(), ": its size doesn't fit: ", message.substr(at + field.size())));
+}
+
 Task<absl::Status> Convert(IoLoop& loop, Disk& from, const std::string& path, ImageSpec spec,
                            NewImageFile::Existing existing, const CopyOptions& options) {
   const std::vector<std::string> files = FilesOf(from);
   absl::Status status = RefuseToReplace(files, path);
   CO_RETURN_IF_ERROR(status);
   const uint64_t size = from.geometry().size_bytes;
-  if (spec.size_bytes == 0) spec.size_bytes = size;
+  const bool takes_size = spec.size_bytes == 0;
+  if (takes_size) spec.size_bytes = size;
   if (spec.size_bytes < size) {
     co_return absl::InvalidArgumentError(absl::StrCat(
         "size_bytes: ", spec.size_bytes, " bytes is less than the ", size, " of ", from.path()));
@@ -106,6 +125,7 @@ Task<absl::Status> Convert(IoLoop& loop, Disk& from, const std::string& path, Im
       NewImageFile::Create(path, existing, ModeOfCopy(files));
   if (!file.ok()) co_return file.status();
   status = co_await Prepare(loop, **file, spec, *parent);
+  if (takes_size && absl::IsInvalidArgument(status)) status = AboutSourceSize(status, from, spec);
   if (status.ok()) status = co_await Fill(loop, **file, from, spec, options);
   if (status.ok()) status = (*file)->Publish();
   co_return (*file)->Named(status);

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "disk/testing/borrowed_storage.h"
+#include "disk/borrowed_storage.h"
 #include "disk/testing/memory_storage.h"
 #include "disk/vhd1/vhd1.h"
 
@@ -61,6 +61,8 @@ class BackgroundTest : public ::testing::Test {
     EXPECT_TRUE(report->sound());
   }
 
+  Disk::MappedSync Sync() { return Await(disk_->SyncMapped(), memory_); }
+
   MemoryStorage memory_{{.path = "a.vhd", .immediate = false}};
   std::unique_ptr<Disk> disk_;
   int failing_flushes_ = 0;
@@ -74,6 +76,31 @@ TEST_F(BackgroundTest, AFlushThatFailedInACommitOfItsOwnFailsTheNext) {
   const absl::Status told = FlushIt();
   EXPECT_TRUE(absl::IsInternal(told)) << told;
   EXPECT_TRUE(FlushIt().ok());  // once
+  Close();
+}
+
+// Stores to mapped pages of the file may have been lost with it.
+TEST_F(BackgroundTest, AFlushThatFailedInACommitOfItsOwnIsToldOfMappedPages) {
+  WriteUntilACommitBegins();
+  failing_flushes_ = 1;
+  PumpAll();
+  const Disk::MappedSync told = Sync();
+  EXPECT_TRUE(absl::IsInternal(told.status)) << told.status;
+  EXPECT_TRUE(told.stores_lost);
+  const Disk::MappedSync next = Sync();
+  EXPECT_TRUE(next.status.ok()) << next.status;
+  EXPECT_FALSE(next.stores_lost);
+  // A commit that fails before its flush has lost nothing.
+  ASSERT_TRUE(Write(kBlocks - 1).ok());
+  const auto on_request = std::exchange(memory_.on_request, [](const Request& request) {
+    return request.operation == Operation::kWrite ? absl::ResourceExhaustedError("full")
+                                                  : absl::OkStatus();
+  });
+  const Disk::MappedSync full = Sync();
+  EXPECT_TRUE(absl::IsResourceExhausted(full.status)) << full.status;
+  EXPECT_FALSE(full.stores_lost);
+  memory_.on_request = on_request;
+  EXPECT_TRUE(Sync().status.ok());
   Close();
 }
 

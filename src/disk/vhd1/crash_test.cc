@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "disk/testing/borrowed_storage.h"
+#include "disk/borrowed_storage.h"
 #include "disk/testing/crash_recorder.h"
 #include "disk/testing/memory_storage.h"
 #include "disk/testing/random_load.h"
@@ -184,19 +184,13 @@ class VhdResizeCrashTest : public VhdCrashTest {
     const std::vector<uint8_t> bytes(length, value);
     ASSERT_TRUE(Await(WriteAt(disk, offset, bytes), Both(image)).ok());
   }
-  // What a sector of the disk holds where it isn't its image's.
-  [[nodiscard]] std::vector<uint8_t> Unwritten(uint64_t sector) const {
-    std::vector<uint8_t> bytes(512);
-    if (GetParam() == Type::kDifferencing) ParentSector(sector, bytes);
-    return bytes;
-  }
-  // Whether sectors hold `value`, or nothing of this image when there is none.
+  // Whether sectors hold `value`, or what the parent has when there is none.
   void ExpectAll(std::span<const uint8_t> disk, uint64_t begin, uint64_t end,
                  std::optional<uint8_t> value) {
     for (uint64_t at = begin; at < end; at += 512) {
-      const auto sector = disk.subspan(at, 512);
-      const auto wanted = value ? std::vector<uint8_t>(512, *value) : Unwritten(at / 512);
-      ASSERT_TRUE(std::ranges::equal(sector, wanted)) << at;
+      std::vector<uint8_t> wanted(512, value.value_or(0));
+      if (!value && GetParam() == Type::kDifferencing) ParentSector(at / 512, wanted);
+      ASSERT_TRUE(std::ranges::equal(disk.subspan(at, 512), wanted)) << at;
     }
   }
   // All blocks but the second, those that will be cut off first in the file.
@@ -228,11 +222,13 @@ class VhdResizeCrashTest : public VhdCrashTest {
     CHECK_OK(Await(disk->Close(), Both(image)));
     return bytes;
   }
-  static absl::Status ResizeIt(Storage& storage, MemoryStorage& image, uint64_t bytes) {
-    return Await(Resize(storage, {.size_bytes = bytes, .discard_data = true}), image);
+  absl::Status ResizeIt(Storage& storage, MemoryStorage& image, uint64_t bytes) {
+    ResizeOptions options = {.size_bytes = bytes, .discard_data = true};
+    options.open_parent = Options().open_parent;
+    return Await(Resize(storage, options), Both(image));
   }
   // Footers that differ are to be repaired first; all else that a crash leaves isn't.
-  static absl::Status ResizeCrashed(MemoryStorage& image, uint64_t bytes) {
+  absl::Status ResizeCrashed(MemoryStorage& image, uint64_t bytes) {
     const auto report = Await(Check(image), image);
     if (!report.ok()) return report.status();
     if (!report->clean() && report->problems.front().field == "FooterCopy") {
@@ -264,7 +260,7 @@ TEST_P(VhdResizeCrashTest, WhatAShrinkCutOffDoesNotComeBack) {
       ExpectAll(grown, 0, kBlock, 1);
       ExpectAll(grown, kBlock, 2 * kBlock, 2);
       ExpectAll(grown, 2 * kBlock, kSmallBytes, 1);
-      ExpectAll(grown, kSmallBytes, kDiskBytes, std::nullopt);
+      ExpectAll(grown, kSmallBytes, kDiskBytes, 0);
       const auto repaired = Await(Repair(crashed), crashed);
       ASSERT_TRUE(repaired.ok());
       EXPECT_TRUE(Await(Check(crashed), crashed)->clean());
@@ -300,7 +296,39 @@ TEST_P(VhdResizeCrashTest, GrowingAfterAnInterruptedShrinkIsAllOrNothing) {
       ExpectAll(contents, 0, kBlock, 1);
       ExpectAll(contents, kBlock, 2 * kBlock, 2);
       ExpectAll(contents, 2 * kBlock, kSmallBytes, 1);
-      ExpectAll(contents, kSmallBytes, contents.size(), std::nullopt);
+      ExpectAll(contents, kSmallBytes, contents.size(), 0);
+    }
+  }
+}
+
+// An image that has nothing of its own, not even the block that its end is in, whose parent reaches
+// as far as it shall: cut off anywhere it shows nothing new of it, nor loses anything.
+TEST_P(VhdResizeCrashTest, GrowingShowsNothingOfTheParent) {
+  MemoryStorage image({.path = "child.vhd", .immediate = true});
+  CreateOptions options = {
+      .size_bytes = kSmallBytes, .type = GetParam(), .block_size_bytes = kMinBlockBytes};
+  options.parent = {.relative_path = "base.vhd", .absolute_path = "", .linkage = parent_id_};
+  ASSERT_TRUE(Await(Create(image, options), image).ok());
+  CrashRecorder recorder(image);
+  ASSERT_TRUE(ResizeIt(recorder, image, kDiskBytes + kBlock).ok());
+  for (size_t at = 0; at <= recorder.events(); ++at) {
+    for (uint64_t fate = 0; fate < 3; ++fate) {
+      SCOPED_TRACE(absl::StrCat("after ", at, " of ", recorder.events(), ", fate ", fate));
+      MemoryStorage crashed({.path = "child.vhd", .immediate = true});
+      recorder.Replay(at, fate, crashed);
+      const std::vector<uint8_t> contents = Contents(crashed);
+      ASSERT_TRUE(contents.size() == kSmallBytes || contents.size() == kDiskBytes + kBlock);
+      ExpectAll(contents, 0, kSmallBytes, std::nullopt);
+      ExpectAll(contents, kSmallBytes, contents.size(), 0);
+      // And again from there, to a size within the parent's.
+      ASSERT_TRUE(ResizeCrashed(crashed, kSmallBytes).ok());
+      ASSERT_TRUE(ResizeCrashed(crashed, 3 * kBlock + 512).ok());
+      const std::vector<uint8_t> grown = Contents(crashed);
+      ExpectAll(grown, 0, kSmallBytes, std::nullopt);
+      ExpectAll(grown, kSmallBytes, grown.size(), 0);
+      const auto repaired = Await(Repair(crashed), crashed);
+      ASSERT_TRUE(repaired.ok());
+      EXPECT_TRUE(Await(Check(crashed), crashed)->clean());
     }
   }
 }

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "disk/testing/borrowed_storage.h"
+#include "disk/borrowed_storage.h"
 #include "disk/testing/crash_recorder.h"
 #include "disk/testing/memory_storage.h"
 #include "disk/vhd1/vhd1.h"

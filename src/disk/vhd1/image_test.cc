@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "disk/testing/borrowed_storage.h"
+#include "disk/borrowed_storage.h"
 #include "disk/testing/memory_storage.h"
 #include "disk/vhd1/dynamic_header.h"
 #include "disk/vhd1/footer.h"

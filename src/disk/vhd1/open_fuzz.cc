@@ -7,7 +7,7 @@
 #include <span>
 #include <vector>
 
-#include "disk/testing/borrowed_storage.h"
+#include "disk/borrowed_storage.h"
 #include "disk/testing/memory_storage.h"
 #include "disk/vhd1/footer.h"
 #include "disk/vhd1/vhd1.h"
@@ -144,11 +144,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   vhd1::OpenOptions options;
   options.read_only = flags / 32 % 4 == 0;
   options.cache_bytes = 4096;
-  options.open_parent = [&parent](const bothy::disk::ParentReference&) {
+  const bothy::disk::ParentOpener open_parent = [&parent](const bothy::disk::ParentReference&) {
     vhd1::OpenOptions of_parent;
     of_parent.read_only = true;
     return vhd1::Open(std::make_unique<BorrowedStorage>(*parent), std::move(of_parent));
   };
+  options.open_parent = open_parent;
   {
     auto disk =
         Await(vhd1::Open(std::make_unique<BorrowedStorage>(*image), std::move(options)), both);
@@ -158,9 +159,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (before.ok()) {
     ExpectSound(*image);
   }
-  const vhd1::ResizeOptions resize = {.size_bytes = (input.Number(3) + 1) * 512,
-                                      .discard_data = input.Number(1) % 2 == 0};
-  if (Await(vhd1::Resize(*image, resize), *image).ok()) {
+  vhd1::ResizeOptions resize = {.size_bytes = (input.Number(3) + 1) * 512,
+                                .discard_data = input.Number(1) % 2 == 0};
+  resize.open_parent = open_parent;
+  if (Await(vhd1::Resize(*image, resize), both).ok()) {
     ExpectSound(*image);
   }
   return 0;

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "disk/testing/borrowed_storage.h"
+#include "disk/borrowed_storage.h"
 #include "disk/testing/sparse_file.h"
 #include "disk/vhd1/vhd1.h"
 #include "support/testing/test_folder.h"

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "disk/testing/borrowed_storage.h"
+#include "disk/borrowed_storage.h"
 #include "disk/testing/memory_storage.h"
 #include "disk/testing/random_load.h"
 #include "disk/vhd1/vhd1.h"

@@ -8,7 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "disk/testing/borrowed_storage.h"
+#include "absl/strings/str_cat.h"
+#include "disk/borrowed_storage.h"
 #include "disk/testing/memory_storage.h"
 #include "disk/testing/random_load.h"
 #include "disk/vhd1/vhd1.h"
@@ -260,6 +261,51 @@ TEST_F(ResizeTest, DynamicImagesGrowWithinTheTable) {
   Make();
   ASSERT_TRUE(ResizeTo(kDiskBytes + 512 * 9).ok());
   ExpectGrown(kDiskBytes + 512 * 9);
+}
+
+TEST_F(ResizeTest, AFullHostGetsBackWhatAResizeTook) {
+  for (const Type type : {Type::kFixed, Type::kDynamic}) {
+    for (int room = 0;; ++room) {
+      SCOPED_TRACE(absl::StrCat(static_cast<int>(type), " ", room));
+      storage_.Truncate(0);
+      history_ = SectorHistory(kDiskBytes / 512);
+      Make(type);
+      RepairIt();
+      const uint64_t file_bytes = storage_.size();
+      int taken = 0;
+      storage_.on_request = [&](const Request& request) {
+        const bool takes =
+            request.operation != Operation::kRead && request.offset + request.length > file_bytes;
+        return takes && taken++ >= room ? absl::ResourceExhaustedError("full") : absl::OkStatus();
+      };
+      // Its table has to move.
+      const absl::Status status = ResizeTo(uint64_t{300} << 30);
+      storage_.on_request = nullptr;
+      if (status.ok()) break;
+      EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
+      ExpectIntact();
+      EXPECT_TRUE(CheckIt().clean());
+      if (type == Type::kFixed) {
+        EXPECT_EQ(storage_.size(), file_bytes);
+      }
+    }
+  }
+}
+
+// There are readers that go by either.
+TEST_F(ResizeTest, BothSizesOfTheFooterFollow) {
+  for (const Type type : {Type::kFixed, Type::kDynamic}) {
+    storage_.Truncate(0);
+    history_ = SectorHistory(kDiskBytes / 512);
+    Make(type);
+    for (const uint64_t size : {uint64_t{20} << 20, kDiskBytes}) {
+      ASSERT_TRUE(ResizeTo(size).ok());
+      std::array<uint8_t, 512> footer;
+      storage_.Peek(storage_.size() - 512, footer);
+      EXPECT_EQ(LoadBe<uint64_t>(footer.data() + 40), size);  // Original Size
+      EXPECT_EQ(LoadBe<uint64_t>(footer.data() + 48), size);  // Current Size
+    }
+  }
 }
 
 TEST_F(ResizeTest, DynamicImagesGrowToAnySize) {

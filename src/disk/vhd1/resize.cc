@@ -1,11 +1,15 @@
 #include <algorithm>
 #include <array>
+#include <memory>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "disk/borrowed_storage.h"
+#include "disk/data_survey.h"
 #include "disk/vhd1/block_table.h"
 #include "disk/vhd1/examine.h"
+#include "disk/vhd1/hide_parent.h"
 #include "disk/vhd1/parent_paths.h"
 #include "disk/vhd1/vhd1.h"
 #include "support/endian.h"
@@ -15,6 +19,9 @@ namespace {
 
 Footer Resized(Footer footer, uint64_t size_bytes) {
   footer.current_size = size_bytes;
+  // "For informational purposes", the size at creation; but libvhdi takes it for the disk's, and
+  // others refuse a fixed image whose sizes differ.
+  footer.original_size = size_bytes;
   footer.geometry = ChsGeometry::For(size_bytes / kSectorBytes);
   // Qemu shows what its geometry amounts to, which can't be any size: from now on the size counts.
   const Footer ours = MakeFooter(size_bytes, footer.type, footer.unique_id);
@@ -24,35 +31,25 @@ Footer Resized(Footer footer, uint64_t size_bytes) {
   return footer;
 }
 
-absl::Status WouldCut(uint64_t size_bytes) {
-  return absl::FailedPreconditionError(
-      absl::StrCat("data past the new size of ", size_bytes, " bytes would be lost"));
+// The image as the disk that it is before anything changes.
+Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenUnchanged(Storage& storage,
+                                                          const ResizeOptions& options) {
+  OpenOptions open = {.read_only = true, .open_parent = options.open_parent};
+  absl::StatusOr<std::unique_ptr<Disk>> disk =
+      co_await Open(std::make_unique<BorrowedStorage>(storage), std::move(open));
+  co_return disk;
 }
 
-absl::Status Interrupted() {
-  return absl::CancelledError("interrupted before anything was changed");
-}
-
-// How far the reading is that comes before the first change.
-struct Survey {
-  const ResizeOptions& options;
-  uint64_t total = 0;  // bytes
-  uint64_t done = 0;
-};
-
-Task<absl::StatusOr<bool>> AllZero(Storage& storage, uint64_t begin, uint64_t end, Survey& survey) {
-  std::vector<uint8_t> chunk(1 << 20);
-  while (begin < end) {
-    if (survey.options.stop.stop_requested()) co_return Interrupted();
-    const std::span<uint8_t> part(chunk.data(), std::min<uint64_t>(chunk.size(), end - begin));
-    absl::Status status = co_await ReadAt(storage, begin, part);
-    CO_RETURN_IF_ERROR(status);
-    if (!std::ranges::all_of(part, [](uint8_t byte) { return byte == 0; })) co_return false;
-    begin += part.size();
-    survey.done += part.size();
-    if (survey.options.progress) survey.options.progress(survey.done, survey.total);
-  }
-  co_return true;
+// FailedPrecondition when anything but zeros would be cut off.
+Task<absl::Status> RefuseToCutData(Storage& storage, const ResizeOptions& options) {
+  if (options.discard_data) co_return absl::OkStatus();
+  absl::StatusOr<std::unique_ptr<Disk>> disk = co_await OpenUnchanged(storage, options);
+  if (!disk.ok()) co_return disk.status();
+  SurveyOptions survey = {.progress = options.progress, .stop = options.stop};
+  absl::StatusOr<bool> zero = co_await ReadsAsZero(**disk, options.size_bytes, std::move(survey));
+  absl::Status closed = co_await (*disk)->Close();
+  if (!zero.ok()) co_return zero.status();
+  co_return *zero ? closed : WouldCutData(options.size_bytes);
 }
 
 uint64_t RoundUpToSector(uint64_t bytes) {
@@ -70,18 +67,16 @@ Task<absl::Status> WriteFooter(Storage& storage, const Footer& footer, uint64_t 
 
 Task<absl::Status> ResizeFixed(Storage& storage, const Image& image, const ResizeOptions& options) {
   const uint64_t old_size = image.disk_bytes();
-  if (options.size_bytes < old_size && !options.discard_data) {
-    Survey survey = {.options = options, .total = old_size - options.size_bytes};
-    absl::StatusOr<bool> zero = co_await AllZero(storage, options.size_bytes, old_size, survey);
-    if (!zero.ok()) co_return zero.status();
-    if (!*zero) co_return WouldCut(options.size_bytes);
+  absl::Status status;
+  if (options.size_bytes < old_size) {
+    status = co_await RefuseToCutData(storage, options);
+    CO_RETURN_IF_ERROR(status);
   }
   // A footer at the file's end with the new size is the change; before it and after it the image is
   // a good one with room behind the disk. So the footer is first brought to where it can be for
   // both sizes, on a sector of its own.
   const uint64_t old_end = image.footer_offset + kFooterBytes;
   uint64_t footer_at = image.footer_offset;
-  absl::Status status;
   if (options.size_bytes > footer_at || footer_at % kSectorBytes != 0) {
     footer_at = std::max(options.size_bytes, RoundUpToSector(old_end));
     status = co_await WriteFooter(storage, image.footer, footer_at);
@@ -165,27 +160,18 @@ Task<absl::Status> GrowTable(Storage& storage, const Footer& footer, uint32_t en
   co_return status;
 }
 
-// Lets the sectors of the last block that are past the disk's end read as new ones do.
+// Lets the sectors of the last block that are past the disk's end read as zero.
 Task<absl::Status> ClearTail(Storage& storage, const Examination& found) {
   const Image& image = *found.image;
+  if (image.footer.type == DiskType::kDifferencing) {
+    absl::Status hidden = co_await HideTail(storage, found);
+    co_return hidden;
+  }
   const uint64_t kept = image.disk_bytes() % image.header->block_size;
   const auto last = std::ranges::find(found.blocks, image.blocks() - 1, &FoundBlock::block);
   if (kept == 0 || last == found.blocks.end()) co_return absl::OkStatus();
-  absl::Status status;
-  if (image.footer.type != DiskType::kDifferencing) {
-    status = co_await WriteZeroes(storage, last->offset + image.header->bitmap_bytes() + kept,
-                                  image.header->block_size - kept);
-    co_return status;
-  }
-  // As the parent has them: they aren't here.
-  std::vector<uint8_t> bitmap(image.header->bitmap_bytes());
-  const std::span<uint8_t> bytes(bitmap);
-  status = co_await ReadAt(storage, last->offset, bytes);
-  CO_RETURN_IF_ERROR(status);
-  const uint64_t sector = kept / kSectorBytes;
-  bitmap[sector / 8] &= static_cast<uint8_t>(~(0xFF >> (sector % 8)));
-  std::fill(bitmap.begin() + static_cast<ptrdiff_t>(sector / 8 + 1), bitmap.end(), uint8_t{0});
-  status = co_await WriteAt(storage, last->offset, bytes);
+  absl::Status status = co_await WriteZeroes(
+      storage, last->offset + image.header->bitmap_bytes() + kept, image.header->block_size - kept);
   co_return status;
 }
 
@@ -219,61 +205,55 @@ Task<absl::Status> CutBlocks(Storage& storage, uint64_t size_bytes, const Examin
   co_return status;
 }
 
-// Whether anything but zeros would be cut off. What a differencing image has there may hide what
-// its parent has, so any block counts.
-Task<absl::StatusOr<bool>> HoldsDataPast(Storage& storage, const ResizeOptions& options,
-                                         const Examination& found) {
-  const Image& image = *found.image;
-  // Of a block, what is within the new size: all of it, or less.
-  const auto kept_of = [&](const FoundBlock& block) {
-    const uint64_t begin = uint64_t{block.block} * image.header->block_size;
-    return std::min<uint64_t>(options.size_bytes - std::min(begin, options.size_bytes),
-                              image.header->block_size);
-  };
-  Survey survey = {.options = options};
-  for (const FoundBlock& block : found.blocks) {
-    survey.total += image.header->block_size - kept_of(block);
+// How far the parent of a differencing image reaches, in bytes.
+Task<absl::StatusOr<uint64_t>> ParentBytes(Storage& storage, const ResizeOptions& options) {
+  absl::StatusOr<std::unique_ptr<Disk>> disk = co_await OpenUnchanged(storage, options);
+  if (!disk.ok()) co_return disk.status();
+  const uint64_t bytes = (*disk)->parent()->geometry().size_bytes;
+  absl::Status closed = co_await (*disk)->Close();
+  CO_RETURN_IF_ERROR(closed);
+  co_return bytes;
+}
+
+Task<absl::Status> GrowDynamic(Storage& storage, const ResizeOptions& options, Examination& found) {
+  Image& image = *found.image;
+  Image grown = image;
+  grown.footer = Resized(image.footer, options.size_bytes);
+  const uint64_t blocks =
+      (options.size_bytes + image.header->block_size - 1) / image.header->block_size;
+  if (blocks > kMaxBlocks) {
+    co_return absl::InvalidArgumentError(absl::StrCat("size_bytes: ", options.size_bytes,
+                                                      " makes more than ", kMaxBlocks, " blocks"));
   }
-  for (const FoundBlock& block : found.blocks) {
-    const uint64_t kept = kept_of(block);
-    if (kept == image.header->block_size) continue;
-    if (found.footer->type == DiskType::kDifferencing) co_return true;
-    const uint64_t data = block.offset + image.header->bitmap_bytes();
-    absl::StatusOr<bool> zero =
-        co_await AllZero(storage, data + kept, data + image.header->block_size, survey);
-    if (!zero.ok()) co_return zero.status();
-    if (!*zero) co_return true;
+  HiddenRange hidden = {.begin = image.disk_bytes(), .end = 0};
+  if (image.footer.type == DiskType::kDifferencing) {
+    absl::StatusOr<uint64_t> parent_bytes = co_await ParentBytes(storage, options);
+    if (!parent_bytes.ok()) co_return parent_bytes.status();
+    hidden.end = std::min(*parent_bytes, options.size_bytes);
   }
-  co_return false;
+  absl::Status status = CheckRoomToHide(grown, hidden, found.data_end + TableRoom(blocks));
+  CO_RETURN_IF_ERROR(status);
+  status = co_await GrowTable(storage, image.footer, static_cast<uint32_t>(blocks), found);
+  if (status.ok()) status = co_await ClearPastTheEnd(storage, static_cast<uint32_t>(blocks), found);
+  if (status.ok() && hidden.begin < hidden.end) {
+    grown.header = image.header;
+    status = co_await HideParent(storage, grown, hidden, options.progress, found);
+  }
+  CO_RETURN_IF_ERROR(status);
+  status = co_await WriteFooters(storage, grown.footer, found.data_end);
+  co_return status;
 }
 
 Task<absl::Status> ResizeDynamic(Storage& storage, const ResizeOptions& options,
                                  Examination& found) {
-  Image& image = *found.image;
-  const uint64_t old_size = image.disk_bytes();
-  const Footer footer = Resized(image.footer, options.size_bytes);
-  absl::Status status;
-  if (options.size_bytes > old_size) {
-    const uint64_t blocks =
-        (options.size_bytes + image.header->block_size - 1) / image.header->block_size;
-    if (blocks > kMaxBlocks) {
-      co_return absl::InvalidArgumentError(absl::StrCat(
-          "size_bytes: ", options.size_bytes, " makes more than ", kMaxBlocks, " blocks"));
-    }
-    status = co_await GrowTable(storage, image.footer, static_cast<uint32_t>(blocks), found);
-    if (status.ok()) {
-      status = co_await ClearPastTheEnd(storage, static_cast<uint32_t>(blocks), found);
-    }
-    CO_RETURN_IF_ERROR(status);
-    status = co_await WriteFooters(storage, footer, found.data_end);
-    co_return status;
+  if (options.size_bytes > found.image->disk_bytes()) {
+    absl::Status grown = co_await GrowDynamic(storage, options, found);
+    co_return grown;
   }
-  if (!options.discard_data) {
-    absl::StatusOr<bool> holds = co_await HoldsDataPast(storage, options, found);
-    if (!holds.ok()) co_return holds.status();
-    if (*holds) co_return WouldCut(options.size_bytes);
-  }
+  absl::Status status = co_await RefuseToCutData(storage, options);
+  CO_RETURN_IF_ERROR(status);
   // The size first: entries past it don't matter.
+  const Footer footer = Resized(found.image->footer, options.size_bytes);
   status = co_await WriteFooters(storage, footer, found.data_end);
   CO_RETURN_IF_ERROR(status);
   status = co_await CutBlocks(storage, options.size_bytes, found);
@@ -289,6 +269,25 @@ bool OnlyFootersDiffer(const CheckReport& report) {
          });
 }
 
+// After a resize that failed, as on a full host: what it took of the file and nothing refers to.
+// `footer_offset` was that of a fixed image. The image is good whether this goes well or not.
+Task<absl::Status> GiveBack(Storage& storage, uint64_t old_size, uint64_t footer_offset) {
+  absl::StatusOr<Examination> examined = co_await Examine(storage, nullptr);
+  CO_ASSIGN_OR_RETURN(Examination found, examined);
+  if (!found.image.has_value() || !found.report.sound()) co_return absl::OkStatus();
+  const Image& image = *found.image;
+  absl::Status status;
+  if (image.footer.type == DiskType::kFixed) {
+    if (image.disk_bytes() != old_size || image.footer_offset <= footer_offset) co_return status;
+    status = co_await WriteFooters(storage, image.footer, footer_offset);
+    co_return status;
+  }
+  status = co_await WriteUnused(storage, image, found.past_the_end);
+  if (status.ok()) status = co_await Flush(storage);
+  if (status.ok()) status = co_await WriteFooters(storage, image.footer, found.data_end);
+  co_return status;
+}
+
 Task<absl::Status> ResizeImage(Storage& storage, const ResizeOptions& options) {
   if (options.size_bytes == 0 || options.size_bytes % kSectorBytes != 0 ||
       options.size_bytes > kMaxDiskBytes) {
@@ -298,7 +297,7 @@ Task<absl::Status> ResizeImage(Storage& storage, const ResizeOptions& options) {
   }
   absl::StatusOr<Examination> examined = co_await Examine(storage, options.progress);
   CO_ASSIGN_OR_RETURN(Examination found, examined);
-  if (options.stop.stop_requested()) co_return Interrupted();
+  if (options.stop.stop_requested()) co_return NothingChanged();
   const bool bad = found.report.worst >= Severity::kWarning && !found.report.clean();
   if (bad && !OnlyFootersDiffer(found.report)) {
     co_return absl::FailedPreconditionError("has problems; repair it first");
@@ -313,10 +312,18 @@ Task<absl::Status> ResizeImage(Storage& storage, const ResizeOptions& options) {
     if (bad) status = co_await WriteFooters(storage, found.image->footer, found.data_end);
     co_return status;
   }
+  const uint64_t old_size = found.image->disk_bytes();
+  const uint64_t footer_offset = found.image->footer_offset;
+  const uint64_t old_file_bytes = storage.size();
   if (fixed) {
     status = co_await ResizeFixed(storage, *found.image, options);
   } else {
     status = co_await ResizeDynamic(storage, options, found);
+  }
+  if (!status.ok() && storage.size() > old_file_bytes) {
+    absl::Status given_back = co_await GiveBack(storage, old_size, footer_offset);
+    // What went wrong first is what there is to tell.
+    static_cast<void>(given_back);
   }
   co_return status;
 }

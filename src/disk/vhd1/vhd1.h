@@ -92,16 +92,20 @@ Task<absl::StatusOr<CheckReport>> Repair(Storage& storage, Progress progress = n
 
 struct ResizeOptions {
   uint64_t size_bytes = 0;
-  // Shrinking cuts blocks off that hold data; without it that is FailedPrecondition.
+  // Whether shrinking may cut off anything but zeros; without it that is FailedPrecondition.
   bool discard_data = false;
   Progress progress = nullptr;
   // Heard until the first change: Cancelled. What has begun is finished.
   std::stop_token stop = {};
+  // For differencing images, as OpenOptions::open_parent: how far it reaches matters to one that
+  // grows, what it holds to one that shrinks without discard_data.
+  ParentOpener open_parent = nullptr;
 };
 // A footer that differs from its copy, as an interrupted one leaves them, is put right. New space
-// reads as zero (of a differencing image: as its parent, zero past that one's end), also after a
-// Resize that was interrupted. One that is interrupted leaves the old size or the new one, and of a
-// fixed image perhaps room behind the disk, which the same call again, or a later one, gives back.
+// reads as zero, also after a Resize that was interrupted; in a differencing image it takes blocks
+// as far as the parent reaches, which it hides. One that is interrupted leaves the old size or the
+// new one, and perhaps room that nothing refers to, which of a fixed image the same call again, or
+// a later one, gives back. One that fails gives it back itself, as far as the storage lets it.
 Task<absl::Status> Resize(Storage& storage, const ResizeOptions& options);
 
 // Changes what a differencing image says of its parent; paths that are empty stay as they are, and

@@ -72,7 +72,7 @@ absl::StatusOr<std::unique_ptr<Disk>> TestImages::TryOpenImage(
   OpenOptions options;
   options.read_only = read_only;
   options.cache_bytes = shape_.cache_bytes;
-  options.open_parent = [this](const ParentReference&) { return OpenParent(); };
+  options.open_parent = parent_opener();
   return Await(Open(std::make_unique<BorrowedStorage>(storage), std::move(options)),
                std::span<MemoryStorage* const>(storages));
 }

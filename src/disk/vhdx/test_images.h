@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "disk/testing/borrowed_storage.h"
+#include "disk/borrowed_storage.h"
 #include "disk/testing/memory_storage.h"
 #include "disk/testing/sector_history.h"
 #include "disk/vhdx/vhdx.h"
@@ -32,6 +32,10 @@ class TestImages {
   std::unique_ptr<Disk> OpenImage(bool read_only = false);
   absl::StatusOr<std::unique_ptr<Disk>> TryOpenImage(Storage& storage, bool read_only,
                                                      std::vector<MemoryStorage*> storages);
+  // For whoever opens a child.
+  [[nodiscard]] ParentOpener parent_opener() {
+    return [this](const ParentReference&) { return OpenParent(); };
+  }
   MemoryStorage& image() { return image_; }
   MemoryStorage& parent() { return parent_; }
   std::vector<MemoryStorage*> both() { return {&image_, &parent_}; }

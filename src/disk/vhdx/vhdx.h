@@ -95,17 +95,20 @@ Task<absl::StatusOr<CheckReport>> Repair(Storage& storage, Progress progress = n
 
 struct ResizeOptions {
   uint64_t size_bytes = 0;
-  // Shrinking cuts blocks off that hold data; without it that is FailedPrecondition.
+  // Whether shrinking may cut off anything but zeros; without it that is FailedPrecondition.
   bool discard_data = false;
   Progress progress = nullptr;
   // Heard until the first change: Cancelled. What has begun is finished.
   std::stop_token stop = {};
   // The DataWriteGuid that the image gets; zero: a fresh one. As OpenOptions::next_linkage.
   Guid next_linkage = {};
+  // For differencing images, as OpenOptions::open_parent: how far it reaches matters to one that
+  // grows, what it holds to one that shrinks without discard_data.
+  ParentOpener open_parent = nullptr;
 };
 // Children of the image are good no longer, unless they know next_linkage: the DataWriteGuid
-// changes. New space reads as zero (of a differencing image: as its parent, zero past that one's
-// end). DataLoss, and nothing is changed, when an entry of the BAT can't be true.
+// changes. New space reads as zero, which in a differencing image hides what its parent has there.
+// DataLoss, and nothing is changed, when an entry of the BAT can't be true.
 Task<absl::Status> Resize(Storage& storage, const ResizeOptions& options);
 
 // Changes what a differencing image says of its parent; paths that are empty stay as they are.

@@ -4,6 +4,7 @@
 // gets.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "absl/strings/numbers.h"
@@ -127,6 +128,64 @@ std::vector<Shape> Shapes() {
 }
 INSTANTIATE_TEST_SUITE_P(All, VhdxCrashTest, testing::ValuesIn(Shapes()),
                          [](const auto& param) { return param.param.Name(); });
+
+// A child that grows and is cut off anywhere: it has the old size or the new one, what it showed
+// before, and nothing of what its parent has past the old end.
+class VhdxGrowCrashTest : public testing::TestWithParam<uint64_t> {
+ protected:
+  static constexpr uint64_t kOldBytes = (3 << 20) + (512 << 10);
+
+  absl::Status ResizeIt(Storage& storage, std::span<MemoryStorage* const> storages,
+                        uint64_t bytes) {
+    ResizeOptions options = {.size_bytes = bytes, .discard_data = true};
+    options.open_parent = images_.parent_opener();
+    return Await(Resize(storage, options), storages);
+  }
+  // What the disk holds, which grew or didn't. Empty when something is wrong with it.
+  std::vector<uint8_t> Contents(MemoryStorage& image) {
+    const std::vector<MemoryStorage*> storages = {&image, &images_.parent()};
+    auto disk = images_.TryOpenImage(image, false, storages);
+    EXPECT_TRUE(disk.ok()) << disk.status();
+    if (!disk.ok()) return {};
+    std::vector<uint8_t> bytes(std::min<uint64_t>((*disk)->geometry().size_bytes, 10 << 20));
+    EXPECT_TRUE(Await(ReadAt(**disk, 0, std::span(bytes)), std::span(storages)).ok());
+    EXPECT_TRUE(Await((*disk)->Close(), std::span(storages)).ok());
+    EXPECT_TRUE(Await(Check(image), image)->sound());
+    return bytes;
+  }
+
+  TestImages images_{{.type = Type::kDifferencing}};
+};
+
+TEST_P(VhdxGrowCrashTest, ShowsNothingOfTheParent) {
+  ASSERT_TRUE(ResizeIt(images_.image(), images_.both(), kOldBytes).ok());
+  const std::vector<uint8_t> before = Contents(images_.image());
+  ASSERT_EQ(before.size(), kOldBytes);
+  CrashRecorder recorder(images_.image());
+  ASSERT_TRUE(ResizeIt(recorder, images_.both(), GetParam()).ok());
+  size_t grown = 0;
+  for (size_t at = 0; at <= recorder.events(); ++at) {
+    for (uint64_t fate = 0; fate < 3; ++fate) {
+      SCOPED_TRACE(absl::StrCat("after ", at, " of ", recorder.events(), ", fate ", fate));
+      MemoryStorage crashed({.path = "/images/child.vhdx", .immediate = true});
+      recorder.Replay(at, fate, crashed);
+      const std::vector<uint8_t> now = Contents(crashed);
+      ASSERT_TRUE(now.size() == kOldBytes || now.size() == std::min<uint64_t>(GetParam(), 10 << 20))
+          << now.size();
+      const auto old = std::span(now).first(kOldBytes);
+      ASSERT_TRUE(std::ranges::equal(old, before));
+      const auto gained = std::span(now).subspan(kOldBytes);
+      ASSERT_TRUE(std::ranges::all_of(gained, [](uint8_t byte) { return byte == 0; }));
+      if (!gained.empty()) ++grown;
+    }
+  }
+  EXPECT_GT(grown, 0U);
+}
+
+// Within the block, within the parent, past its end, and moving the BAT.
+INSTANTIATE_TEST_SUITE_P(To, VhdxGrowCrashTest,
+                         testing::Values((4 << 20) - 4096, (6 << 20) + 4096, 20 << 20,
+                                         uint64_t{300'000} << 20));
 
 }  // namespace
 }  // namespace bothy::disk::vhdx

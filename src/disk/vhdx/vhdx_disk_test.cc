@@ -290,6 +290,24 @@ TEST_F(VhdxDiskTest, TheNextFlushTellsOfOneThatFailedInTheBackground) {
   CloseDisk();
 }
 
+// Stores to mapped pages of the file may have been lost with it.
+TEST_F(VhdxDiskTest, AFlushThatFailedInTheBackgroundIsToldOfMappedPages) {
+  Make({.disk_bytes = 100 * kBlock});
+  OpenDisk();
+  ASSERT_NO_FATAL_FAILURE(WriteBlocksToFree());
+  FailFlush(0);
+  ASSERT_TRUE(Await(Discard(*disk_, 0, kFreedForACommit * kBlock), images_->both()).ok());
+  PumpAll();
+  ASSERT_EQ(counts_[Operation::kFlush], 1);
+  const Disk::MappedSync told = Await(disk_->SyncMapped(), images_->both());
+  EXPECT_TRUE(absl::IsDataLoss(told.status)) << told.status;
+  EXPECT_TRUE(told.stores_lost);
+  const Disk::MappedSync next = Await(disk_->SyncMapped(), images_->both());
+  EXPECT_TRUE(next.status.ok()) << next.status;
+  EXPECT_FALSE(next.stores_lost);
+  CloseDisk();
+}
+
 TEST_F(VhdxDiskTest, ClosingTellsOfAFlushThatFailedInTheBackground) {
   Make({.disk_bytes = 100 * kBlock});
   OpenDisk();

@@ -221,8 +221,9 @@ void Run(FuzzedDataProvider& input) {
   if (blocks > kMaxBlocksToCheck) return;
   if (input.ConsumeBool()) {
     const uint64_t size = (input.ConsumeIntegral<uint16_t>() + uint64_t{1}) * 4096;
-    const ResizeOptions resize = {.size_bytes = size, .discard_data = input.ConsumeBool()};
-    if (Await(Resize(file, resize), file).ok()) {
+    ResizeOptions resize = {.size_bytes = size, .discard_data = input.ConsumeBool()};
+    resize.open_parent = base.parent_opener();
+    if (Await(Resize(file, resize), std::span(storages)).ok()) {
       const auto resized = Await(Check(file), file);
       CHECK(resized.ok() && resized->sound());
     }

@@ -379,8 +379,9 @@ TEST_F(PmemImageTest, DeletedFileFailsFlushes) {
   ASSERT_TRUE(Flush().ok());
   std::filesystem::remove(path);
   Store(0, 2);
-  EXPECT_TRUE(absl::IsFailedPrecondition(Flush()));
+  EXPECT_TRUE(absl::IsUnavailable(Flush()));
   EXPECT_THAT(window_->state().last_error, HasSubstr("deleted"));
+  EXPECT_EQ(window_->state().failure, "");
   EXPECT_EQ(Load(0), 2U);
   EXPECT_FALSE(Close().ok());
 }

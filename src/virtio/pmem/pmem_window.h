@@ -176,7 +176,7 @@ class PmemWindow final : public Flushable {
   // Flushing: pmem_window_flush.cc.
   Task<absl::Status> FlushRound();
   Task<absl::Status> WriteDirty();
-  Task<absl::Status> SyncMapped();
+  Task<absl::Status> SyncDisk();
   Task<void> SettleRound();
   [[nodiscard]] absl::Status CheckPadding() const;
 
@@ -209,6 +209,7 @@ class PmemWindow final : public Flushable {
   bool map_files_ = true;          // false after a recovery: what failed once isn't mapped again
   bool heed_holes_ = true;         // false: holes are mapped, for want of userfaultfd
   bool disk_written_ = false;      // since the disk was last flushed
+  bool mapped_stored_ = false;     // files were mapped since then
   std::vector<PageRun> settling_;  // written by the flush that ended
 
   // Fills: at most kFillsInFlight under way, the others wait.

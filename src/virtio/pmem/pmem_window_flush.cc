@@ -9,31 +9,6 @@
 #include "virtio/pmem/write_back.h"
 
 namespace bothy::virtio {
-namespace {
-
-class SyncOperation final : private IoLoop::Operation {
- public:
-  SyncOperation(IoLoop& loop, int fd) : loop_(loop), fd_(fd) {}
-  [[nodiscard]] bool await_ready() const noexcept { return false; }
-  void await_suspend(std::coroutine_handle<> waiting) {
-    waiting_ = waiting;
-    loop_.Fsync(fd_, IoLoop::Sync::kData, *this);
-  }
-  [[nodiscard]] int64_t await_resume() const { return result_; }
-
- private:
-  void Complete(int64_t result) override {
-    result_ = result;
-    waiting_.resume();
-  }
-  IoLoop& loop_;
-  const int fd_;
-  int64_t result_ = 0;
-  std::coroutine_handle<> waiting_;
-};
-
-}  // namespace
-
 Task<absl::Status> PmemWindow::Flush() { return flushes_.Join(); }
 
 Task<void> PmemWindow::Settle() {
@@ -47,20 +22,8 @@ Task<absl::Status> PmemWindow::FlushRound() {
   if (!read_only_) {
     const absl::Status written = co_await WriteDirty();
     status.Update(written);
-    const absl::Status synced = co_await SyncMapped();
+    const absl::Status synced = co_await SyncDisk();
     status.Update(synced);
-    if (disk_written_) {
-      disk::Disk& disk = *disk_;
-      const absl::Status flushed = co_await disk::Flush(disk);
-      status.Update(flushed);
-      if (flushed.ok()) {
-        disk_written_ = false;
-      } else {
-        // What was written may be lost with it; it is still here.
-        for (const PageRun& run : settling_) demand_->MarkDirty(run);
-        settling_.clear();
-      }
-    }
   }
   status.Update(files_->Check());
   if (guard_->replaced_pages() != 0) {
@@ -102,18 +65,25 @@ Task<absl::Status> PmemWindow::WriteDirty() {
   co_return status;
 }
 
-Task<absl::Status> PmemWindow::SyncMapped() {
-  const std::vector<int> descriptors = files_->TakeUnsynced();
-  for (const int fd : descriptors) {
-    SyncOperation sync(loop_, fd);
-    const int64_t result = co_await sync;
-    if (result >= 0) continue;
-    // The kernel says so once and counts the pages as clean: their stores are lost.
-    const absl::Status status = ErrnoStatus(static_cast<int>(-result), "fdatasync of the image");
-    Fail(status);
-    co_return status;
+// One flush for what was written and what was stored to mapped pages, which are all of the disk's
+// own file: the disk keeps the account of flushes that failed.
+Task<absl::Status> PmemWindow::SyncDisk() {
+  if (!files_->TakeUnsynced().empty()) mapped_stored_ = true;
+  if (!mapped_stored_ && !disk_written_) co_return absl::OkStatus();
+  const disk::Disk::MappedSync sync = co_await disk_->SyncMapped();
+  if (sync.status.ok()) {
+    mapped_stored_ = false;
+    disk_written_ = false;
+    co_return sync.status;
   }
-  co_return absl::OkStatus();
+  // What was written may be lost with it; it is still here. Not so mapped pages: the kernel says so
+  // once and counts them as clean.
+  for (const PageRun& run : settling_) demand_->MarkDirty(run);
+  settling_.clear();
+  // A file that was deleted has them as long as it is open: each flush says so anew.
+  const bool deleted = absl::IsUnavailable(sync.status);
+  if (mapped_stored_ && sync.stores_lost && !deleted) Fail(sync.status);
+  co_return sync.status;
 }
 
 absl::Status PmemWindow::CheckPadding() const {

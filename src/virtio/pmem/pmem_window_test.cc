@@ -13,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "support/testing/test_folder.h"
 #include "virtio/pmem/testing/window_fixture.h"
 
 namespace bothy::virtio {
@@ -372,27 +373,63 @@ TEST_F(PmemWindowTest, WhoWaitsForAPageWhenTheWindowClosesGoesOn) {
   window_.reset();
 }
 
+class PmemMappedSyncTest : public PmemWindowTest {
+ protected:
+  void OpenMapped() {
+    ASSERT_TRUE(file_);
+    // No holes, which aren't mapped.
+    const std::vector<uint8_t> bytes(2 << 20, 9);
+    ASSERT_EQ(::write(file_.get(), bytes.data(), bytes.size()), 2 << 20);
+    OpenScripted(2 << 20, false, [this](ScriptedDisk& disk) {
+      disk.on_map = [this](uint64_t offset) {
+        return disk::Extent{.kind = disk::Extent::Kind::kFile,
+                            .length = (2 << 20) - offset,
+                            .fd = file_.get(),
+                            .file_offset = offset,
+                            .writable = true};
+      };
+      disk.on_sync = [this](disk::Disk::MappedSync sync) {
+        ++syncs_;
+        return answer_ ? *answer_ : sync;
+      };
+    });
+  }
+
+  const TestFolder folder_;
+  const UniqueFd file_{::open((folder_ / "image").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600)};
+  int syncs_ = 0;
+  std::optional<disk::Disk::MappedSync> answer_;
+};
+
 // Of mapped pages that are demand pages now, stores from before are in the host's page cache.
-TEST_F(PmemWindowTest, WhatWasMappedIsSyncedByTheNextFlush) {
+TEST_F(PmemMappedSyncTest, WhatWasMappedIsSyncedByTheNextFlush) {
   SKIP_WITHOUT_USERFAULTFD();
-  // Can be mapped shared, but not synced: whoever tries notices.
-  const UniqueFd file(::open("/dev/zero", O_RDWR | O_CLOEXEC));
-  ASSERT_TRUE(file.valid());
-  OpenScripted(2 << 20, false, [&file](ScriptedDisk& disk) {
-    disk.on_map = [&file](uint64_t offset) {
-      return disk::Extent{.kind = disk::Extent::Kind::kFile,
-                          .length = (2 << 20) - offset,
-                          .fd = file.get(),
-                          .file_offset = offset,
-                          .writable = true};
-    };
-  });
+  OpenMapped();
   ASSERT_EQ(window_->state().mapped_bytes, 2U << 20);
   Store(kPage, 1);
   ASSERT_TRUE(window_->OnFault(PmemWindow::Suspects::kAll));
   ASSERT_EQ(window_->state().mapped_bytes, 0U);
-  EXPECT_FALSE(Flush().ok());
-  EXPECT_THAT(window_->state().failure, HasSubstr("fdatasync"));
+  // A disk that didn't get as far: the flush after that does it.
+  answer_ = {.status = absl::ResourceExhaustedError("full"), .stores_lost = false};
+  EXPECT_TRUE(absl::IsResourceExhausted(Flush()));
+  answer_.reset();
+  EXPECT_TRUE(Flush().ok());
+  EXPECT_EQ(syncs_, 2);
+  EXPECT_TRUE(Flush().ok());
+  EXPECT_EQ(syncs_, 2);
+  EXPECT_TRUE(Close().ok());
+}
+
+// The disk knows of the flushes of its file that failed, its own among them, which nobody asked
+// for.
+TEST_F(PmemMappedSyncTest, StoresThatTheHostLostFailEveryFlush) {
+  OpenMapped();
+  Store(kPage, 1);
+  answer_ = {.status = absl::DataLossError("EIO"), .stores_lost = true};
+  EXPECT_TRUE(absl::IsDataLoss(Flush()));
+  answer_.reset();
+  EXPECT_TRUE(absl::IsDataLoss(Flush()));
+  EXPECT_THAT(window_->state().failure, HasSubstr("EIO"));
   EXPECT_FALSE(Close().ok());
 }
 

@@ -62,6 +62,11 @@ class ScriptedDisk final : public disk::Disk {
     if (on_map) extent = on_map(offset);
     co_return extent;
   }
+  Task<MappedSync> SyncMapped() override {
+    MappedSync sync = co_await disk::Disk::SyncMapped();
+    if (on_sync) sync = on_sync(std::move(sync));
+    co_return sync;
+  }
   Task<absl::Status> Close() override {
     CHECK(in_flight_ == 0);
     closed_ = true;
@@ -76,6 +81,7 @@ class ScriptedDisk final : public disk::Disk {
   // On the loop's thread, or before the disk is used.
   std::function<absl::Status(const disk::Request&)> on_request;  // not OK: fails the request
   std::function<disk::Extent(uint64_t)> on_map;
+  std::function<MappedSync(MappedSync)> on_sync;  // answers instead
   std::function<void(const std::vector<uint8_t>&)> on_close;
   bool* closed_flag = nullptr;  // set when the disk ends: whether it had been closed
   [[nodiscard]] std::vector<uint8_t>& bytes() { return bytes_; }

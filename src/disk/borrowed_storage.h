@@ -1,4 +1,4 @@
-// BorrowedStorage: gives a disk, which owns its storage, one that the test keeps.
+// BorrowedStorage: gives a disk, which owns its storage, one that somebody else keeps.
 #pragma once
 
 #include <string>
@@ -9,6 +9,7 @@ namespace bothy::disk {
 
 class BorrowedStorage final : public Storage {
  public:
+  // `storage` outlives it.
   explicit BorrowedStorage(Storage& storage) : storage_(storage) {}
 
   void Submit(Request& request) override { storage_.Submit(request); }
