@@ -1,6 +1,9 @@
 # shellcheck shell=bash
 # The Debian packages that ./dev needs, by what for.
 
+# shellcheck source=devtools/as_root.sh
+. devtools/as_root.sh
+
 declare -A packages=(
   [build]="g++ cmake ninja-build ccache pkg-config python3
     libprotobuf-dev libprotoc-dev protobuf-compiler libabsl-dev libasio-dev libspdlog-dev libfmt-dev libcli11-dev
@@ -20,10 +23,6 @@ missing_packages() {
     awk -v wanted="$*" '
       $1 == "installed" { installed[$2] = 1 }
       END { n = split(wanted, names); for (i = 1; i <= n; i++) if (!installed[names[i]]++) print names[i] }'
-}
-
-as_root() {
-  if [[ $EUID -eq 0 ]]; then "$@"; else sudo "$@"; fi
 }
 
 apt() {

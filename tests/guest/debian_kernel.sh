@@ -10,7 +10,8 @@ set -euo pipefail
 meta=${1:?meta package} dest=${2:?destination}
 [[ -f $dest/release ]] && exit 0
 
-as_root() { if [[ $EUID -eq 0 ]]; then "$@"; else sudo "$@"; fi; }
+# shellcheck source=devtools/as_root.sh
+. "$(dirname "$0")/../../devtools/as_root.sh"
 
 # The one image package that the meta package depends on, e.g. linux-image-6.1.0-56-cloud-amd64.
 image_package() { apt-cache depends "$meta" | awk '$1 == "Depends:" && $2 ~ /^linux-image-/ { print $2; exit }'; }

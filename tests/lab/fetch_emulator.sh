@@ -11,7 +11,8 @@ set -euo pipefail
 dest=${1:?destination} oldest=10
 [[ -x $dest/bin/qemu-system-x86_64 ]] && exit 0
 
-as_root() { if [[ $EUID -eq 0 ]]; then "$@"; else sudo "$@"; fi; }
+# shellcheck source=devtools/as_root.sh
+. "$(dirname "$0")/../../devtools/as_root.sh"
 
 version() { "$1" --version | sed -n 's/^QEMU emulator version \([0-9]*\).*/\1/p'; }
 

@@ -37,7 +37,7 @@
 #include "disk/vhd1/file_space.h"
 #include "disk/vhd1/image.h"
 #include "disk/vhd1/in_flight.h"
-#include "disk/vhd1/wait_list.h"
+#include "disk/wait_list.h"
 
 namespace bothy::disk::vhd1 {
 

@@ -13,7 +13,7 @@
 #include "disk/vhd1/block_table.h"
 #include "disk/vhd1/image.h"
 #include "disk/vhd1/in_flight.h"
-#include "disk/vhd1/wait_list.h"
+#include "disk/wait_list.h"
 #include "support/status.h"
 #include "support/task.h"
 

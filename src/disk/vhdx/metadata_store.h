@@ -23,7 +23,7 @@
 #include "disk/storage.h"
 #include "disk/vhdx/format.h"
 #include "disk/vhdx/log_writer.h"
-#include "disk/vhdx/wait_list.h"
+#include "disk/wait_list.h"
 #include "support/endian.h"
 #include "support/task.h"
 

@@ -17,7 +17,7 @@
 #include "disk/storage.h"
 #include "disk/vhdx/io_epochs.h"
 #include "disk/vhdx/metadata_store.h"
-#include "disk/vhdx/wait_list.h"
+#include "disk/wait_list.h"
 #include "support/task.h"
 
 namespace bothy::disk::vhdx {

@@ -21,7 +21,7 @@
 #include "disk/vhdx/metadata_store.h"
 #include "disk/vhdx/space_allocator.h"
 #include "disk/vhdx/vhdx.h"
-#include "disk/vhdx/wait_list.h"
+#include "disk/wait_list.h"
 
 namespace bothy::disk::vhdx {
 

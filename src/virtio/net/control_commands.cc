@@ -55,8 +55,8 @@ bool NetDevice::SetPairs(std::span<const uint8_t> data) {
   if (!used) active_pairs_ = before;
   StartKernelPath();
   for (uint16_t i = 0; i < max_pairs_; ++i) {
-    ServeLater(TransmitIndex(i));
-    ServeLater(ReceiveIndex(i));
+    rounds_.Add(TransmitIndex(i));
+    rounds_.Add(ReceiveIndex(i));
   }
   return used;
 }

@@ -69,6 +69,7 @@ NetDevice::NetDevice(NetDeviceOptions options, std::unique_ptr<net::Backend> bac
       config_mac_(options_.mac),
       pairs_(max_pairs_),
       filter_(options_.mac),
+      rounds_(loop, [this](uint16_t queue) { OnDoorbell(queue); }),
       self_(std::make_shared<NetDevice*>(this)) {
   for (uint16_t i = 0; i < max_pairs_; ++i) {
     queue_sizes_.push_back(kReceiveQueueSize);
@@ -268,7 +269,6 @@ void NetDevice::Reset(std::function<void()> done) {
   }
   broken_ = false;
   kernel_failed_ = false;
-  serve_posted_ = 0;
   active_pairs_ = 1;
   filter_ = ReceiveFilter(options_.mac);
   {
@@ -286,17 +286,6 @@ void NetDevice::Broken(const absl::Status& reason) {
   transport_->NeedsReset(reason);
 }
 
-void NetDevice::ServeLater(uint16_t queue) {
-  const uint64_t bit = uint64_t{1} << queue;
-  if ((serve_posted_ & bit) != 0) return;
-  serve_posted_ |= bit;
-  loop_.Post([self = self_, queue, bit] {
-    if (*self == nullptr) return;
-    (*self)->serve_posted_ &= ~bit;
-    (*self)->OnDoorbell(queue);
-  });
-}
-
 void NetDevice::ServeReceive(uint16_t index) {
   Pair& pair = pairs_[index];
   if (!serving() || pair.receive == nullptr || kernel_path_active()) return;
@@ -305,7 +294,7 @@ void NetDevice::ServeReceive(uint16_t index) {
   if (!result.ok()) {
     return Broken(WithContext(result.status(), absl::StrCat("queue ", ReceiveIndex(index))));
   }
-  if (*result == ReceiveQueue::Result::kMore) ServeLater(ReceiveIndex(index));
+  if (*result == ReceiveQueue::Result::kMore) rounds_.Add(ReceiveIndex(index));
 }
 
 void NetDevice::ServeTransmit(uint16_t index) {
@@ -322,7 +311,7 @@ void NetDevice::ServeTransmit(uint16_t index) {
     return Broken(WithContext(result.status(), absl::StrCat("queue ", TransmitIndex(index))));
   }
   const bool looks_again = *result == TransmitQueue::Result::kLookAgain;
-  if (looks_again || *result == TransmitQueue::Result::kMore) ServeLater(TransmitIndex(index));
+  if (looks_again || *result == TransmitQueue::Result::kMore) rounds_.Add(TransmitIndex(index));
   if (looks_again && index < UsedPairs() && pair.answered_at_once) {
     // The answer of one nearby is there already, as the last one was.
     const uint64_t before = pair.received.frames;
@@ -335,7 +324,7 @@ void NetDevice::ServeControl() {
   if (!serving() || control_ == nullptr) return;
   for (int taken = 0; serving(); ++taken) {
     if (taken == kCommandsPerRound) {
-      ServeLater(ControlQueue());
+      rounds_.Add(ControlQueue());
       break;
     }
     const absl::StatusOr<bool> popped = control_->Pop(control_chain_);

@@ -26,6 +26,7 @@
 #include "virtio/net/receive_queue.h"
 #include "virtio/net/transmit_queue.h"
 #include "virtio/net/vhost_net.h"
+#include "virtio/queue/serving_rounds.h"
 
 namespace bothy::virtio {
 
@@ -118,8 +119,6 @@ class NetDevice final : public Device {
   void ServeReceive(uint16_t pair);
   void ServeTransmit(uint16_t pair);
   void ServeAll();
-  // In the next round of the loop, so that others have their turn.
-  void ServeLater(uint16_t queue);
   void ServeControl();
   [[nodiscard]] absl::Status Answer(const Chain& chain);
   // control_commands.cc: whether a command was carried out.
@@ -165,7 +164,7 @@ class NetDevice final : public Device {
   bool broken_ = false;
   bool link_wanted_ = true;
   std::function<void()> on_seen_;
-  uint64_t serve_posted_ = 0;  // queues whose serving goes on in the next round
+  ServingRounds rounds_;
   uint64_t control_commands_ = 0;
   uint64_t control_errors_ = 0;
 

@@ -31,7 +31,10 @@ constexpr int kChainsPerRound = 2 * kQueueSize;
 }  // namespace
 
 PmemDevice::PmemDevice(PmemDeviceOptions options, Flushable& memory, IoLoop& loop)
-    : options_(std::move(options)), memory_(memory), loop_(loop), queue_sizes_{kQueueSize} {}
+    : options_(std::move(options)),
+      memory_(memory),
+      queue_sizes_{kQueueSize},
+      rounds_(loop, [this](uint16_t) { Serve(); }) {}
 
 PmemDevice::~PmemDevice() { CHECK(in_flight_ == 0); }
 
@@ -90,13 +93,7 @@ void PmemDevice::Serve() {
   if (queue_ == nullptr) return;
   Chain chain;
   for (int taken = 0; serving(); ++taken) {
-    if (taken == kChainsPerRound) {
-      if (std::exchange(serve_posted_, true)) return;
-      return loop_.Post([this] {
-        serve_posted_ = false;
-        Serve();
-      });
-    }
+    if (taken == kChainsPerRound) return rounds_.Add(kRequestQueue);
     const absl::StatusOr<bool> popped = queue_->Pop(chain);
     const absl::Status status = !popped.ok() ? popped.status()
                                 : *popped    ? StartRequest(chain)

@@ -17,6 +17,7 @@
 #include "support/io_loop.h"
 #include "support/task.h"
 #include "virtio/device.h"
+#include "virtio/queue/serving_rounds.h"
 
 namespace bothy::virtio {
 
@@ -79,15 +80,14 @@ class PmemDevice final : public Device {
 
   const PmemDeviceOptions options_;
   Flushable& memory_;
-  IoLoop& loop_;
   const std::vector<uint16_t> queue_sizes_;
 
   Transport* transport_ = nullptr;
   std::unique_ptr<Virtqueue> queue_;
   bool quiesced_ = true;
   bool broken_ = false;
-  bool serve_posted_ = false;  // serving goes on in the next round of the loop
-  uint64_t in_flight_ = 0;     // flushes under way, at most one a descriptor
+  ServingRounds rounds_;
+  uint64_t in_flight_ = 0;  // flushes under way, at most one a descriptor
   std::vector<std::function<void()>> on_idle_;
   std::atomic<uint64_t> requests_{0};
   std::atomic<uint64_t> failed_{0};

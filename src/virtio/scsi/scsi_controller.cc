@@ -121,7 +121,10 @@ class ScsiController::Request final : public scsi::Command {
 };
 
 ScsiController::ScsiController(ScsiControllerOptions options, scsi::Target& target, IoLoop& loop)
-    : options_(std::move(options)), target_(target), loop_(loop) {
+    : options_(std::move(options)),
+      target_(target),
+      loop_(loop),
+      rounds_(loop, [this](uint16_t queue) { OnDoorbell(queue); }) {
   if (!options_.now) options_.now = SteadyNow;
   CHECK(options_.request_queues >= 1 && options_.request_queues <= kMaxScsiRequestQueues);
   queue_sizes_ = {kControlQueueSize, kEventQueueSize};
@@ -219,7 +222,6 @@ void ScsiController::Reset(std::function<void()> done) {
     queues_.clear();
     broken_ = false;
     interrupt_mask_ = 0;
-    serve_posted_ = 0;
     polled_ = 0;
     done();
   };
@@ -275,23 +277,13 @@ bool ScsiController::IsTimeToInterrupt(uint16_t queue) {
   return moderation.Decide(options_.now()) != InterruptModeration::Decision::kWait;
 }
 
-void ScsiController::ServeLater(uint16_t queue) {
-  const uint64_t bit = uint64_t{1} << queue;
-  if ((serve_posted_ & bit) != 0) return;
-  serve_posted_ |= bit;
-  loop_.Post([this, queue, bit] {
-    serve_posted_ &= ~bit;
-    OnDoorbell(queue);
-  });
-}
-
 void ScsiController::ServeRequests(uint16_t index) {
   if (index >= queues_.size() || queues_[index] == nullptr) return;
   Virtqueue& queue = *queues_[index];
   queue.DisableDoorbell();
   polled_ &= ~(uint64_t{1} << index);
   for (int taken = 0; serving(); ++taken) {
-    if (taken == kChainsPerRound) return ServeLater(index);
+    if (taken == kChainsPerRound) return rounds_.Add(index);
     std::unique_ptr<Request> request;
     if (spare_.empty()) {
       request = std::make_unique<Request>(*this);
@@ -392,7 +384,7 @@ void ScsiController::ServeControl() {
   Virtqueue& queue = *queues_[kControlQueue];
   Chain chain;
   for (int taken = 0; serving(); ++taken) {
-    if (taken == kChainsPerRound) return ServeLater(kControlQueue);
+    if (taken == kChainsPerRound) return rounds_.Add(kControlQueue);
     const absl::StatusOr<bool> popped = queue.Pop(chain);
     if (!popped.ok()) return Broken(WithContext(popped.status(), "control queue"));
     if (!*popped) {

@@ -20,6 +20,7 @@
 #include "support/io_loop.h"
 #include "virtio/device.h"
 #include "virtio/queue/interrupt_moderation.h"
+#include "virtio/queue/serving_rounds.h"
 #include "virtio/scsi/event_queue.h"
 #include "virtio/scsi/wire.h"
 
@@ -77,8 +78,6 @@ class ScsiController final : public Device {
   class Request;  // a command under way
 
   void ServeRequests(uint16_t index);
-  // In the next round of the loop, so that others have their turn.
-  void ServeLater(uint16_t queue);
   [[nodiscard]] absl::Status StartRequest(uint16_t index, std::unique_ptr<Request> request);
   void Finish(Request& request);
   void ServeControl();
@@ -116,8 +115,8 @@ class ScsiController final : public Device {
   bool broken_ = false;
   uint64_t interrupt_mask_ = 0;  // queues whose driver hasn't heard of all that completed
   bool interrupt_posted_ = false;
-  uint64_t serve_posted_ = 0;  // queues whose serving goes on in the next round
-  uint64_t polled_ = 0;        // queues that wait for requests with the doorbell off
+  ServingRounds rounds_;
+  uint64_t polled_ = 0;  // queues that wait for requests with the doorbell off
   size_t in_flight_ = 0;
   std::vector<std::function<void()>> on_idle_;
   std::vector<std::unique_ptr<Request>> spare_;

@@ -9,7 +9,7 @@
 
 #include "support/check.h"
 
-namespace bothy::disk::vhdx {
+namespace bothy::disk {
 
 class WaitList {
  public:
@@ -26,7 +26,8 @@ class WaitList {
   };
   [[nodiscard]] Awaiter Wait() { return Awaiter{*this}; }
 
-  // Resumes those that wait now; call it last, since they may do anything.
+  // Resumes those that wait now; those that wait again meanwhile wait for the next one. Call it
+  // last, since they may do anything.
   void WakeAll() {
     for (const std::coroutine_handle<> waiting : std::exchange(waiting_, {})) waiting.resume();
   }
@@ -36,4 +37,4 @@ class WaitList {
   std::vector<std::coroutine_handle<>> waiting_;
 };
 
-}  // namespace bothy::disk::vhdx
+}  // namespace bothy::disk
