@@ -78,7 +78,8 @@ TEST_F(LifetimeTest, RefusedVmsLeaveNothingBehind) {
   EXPECT_EQ(last.threads, warm.threads) << ThreadNames(server_->pid());
   EXPECT_EQ(last.descriptors, warm.descriptors);
   EXPECT_LE(last.mappings, warm.mappings);
-  EXPECT_LE(last.anonymous_kib, warm.anonymous_kib + 16);
+  // Up and down by 24 KiB, as threads come and go; a leak of 1 KiB a VM is more than this.
+  EXPECT_LE(last.anonymous_kib, warm.anonymous_kib + 48);
 }
 
 TEST_F(LifetimeTest, VcpuThreadsAreNamedAndThere) {
