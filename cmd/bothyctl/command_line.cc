@@ -53,10 +53,13 @@ std::string UsageLine(const CLI::App& app, const CLI::ParseError& error) {
     verb = verb->get_subcommands().front();
     absl::StrAppend(&name, " ", verb->get_name());
   }
-  const std::vector<std::string> unknown = app.remaining(/*recurse=*/true);
+  std::vector<std::string> unknown = app.remaining(/*recurse=*/true);
+  // What stands behind it is a word, whatever it looks like.
+  const bool words = !unknown.empty() && unknown.front() == "--";
+  if (words) unknown.erase(unknown.begin());
   const std::string names = VerbNames(*verb);
   std::string line;
-  if (!unknown.empty() && unknown.front().starts_with('-')) {
+  if (!words && !unknown.empty() && unknown.front().starts_with('-')) {
     line = "unknown option: " + unknown.front();
   } else if (!unknown.empty() && !names.empty()) {
     line = absl::StrCat("\"", unknown.front(), "\" is none of ", names);

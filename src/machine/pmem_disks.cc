@@ -120,6 +120,10 @@ class PmemDisks::Device {
     return host_.pci.Plug(*port_, function_->endpoint());
   }
 
+  // Whether Show has gone well; under the disks' mutex.
+  [[nodiscard]] bool shown() const { return shown_; }
+  void set_shown() { shown_ = true; }
+
   // Takes it from the machine; what the image may still lack is written. The function is on no bus
   // any more. Its addresses stay, see PmemWindow::Close.
   absl::Status Close() {
@@ -179,6 +183,7 @@ class PmemDisks::Device {
   std::unique_ptr<virtio::PciDevice> function_;
   bool counted_ = false;  // among the machine's units
   pci::RootPort* port_ = nullptr;
+  bool shown_ = false;
 };
 
 PmemDisks::PmemDisks(const DeviceHost& host) : host_(host) {}
@@ -214,20 +219,33 @@ absl::Status PmemDisks::Add(const ImageConfig& image) {
   for (memory::AddressRange& range : taken)
     range.size = (range.size + kSection - 1) / kSection * kSection;
   const std::optional<uint64_t> base = FindPlace(room, taken, size);
-  // From when the guest sees it RecoverMemory must find it.
-  const std::lock_guard lock(mutex_);
-  absl::Status status =
-      base.has_value()
-          ? device->Show(*base)
-          : absl::ResourceExhaustedError(absl::StrCat(image.path, ": no room for ", size,
-                                                      " bytes in the guest's physical addresses"));
-  if (!status.ok()) {
-    // Why it failed is the better reason.
+  if (!base.has_value()) {
     (void)Retire(*device);
+    return absl::ResourceExhaustedError(absl::StrCat(image.path, ": no room for ", size,
+                                                     " bytes in the guest's physical addresses"));
+  }
+  // From when the guest sees it RecoverMemory must find it; Inspect only when all of it is there.
+  Device& added = *device;
+  {
+    const std::lock_guard lock(mutex_);
+    devices_[image.path] = std::move(device);
+  }
+  absl::Status status = added.Show(*base);
+  if (status.ok()) {
+    const std::lock_guard lock(mutex_);
+    added.set_shown();
     return status;
   }
-  devices_[image.path] = std::move(device);
-  return absl::OkStatus();
+  // Why it failed is a better reason than what closing it says.
+  (void)Retire(*Take(image.path));
+  return status;
+}
+
+std::unique_ptr<PmemDisks::Device> PmemDisks::Take(const std::string& path) {
+  const std::lock_guard lock(mutex_);
+  std::unique_ptr<Device> device = std::move(devices_.at(path));
+  devices_.erase(path);
+  return device;
 }
 
 absl::Status PmemDisks::AddConfigured(const std::vector<PmemDiskConfig>& disks) {
@@ -265,13 +283,7 @@ void PmemDisks::Remove(const std::string& path, const std::stop_token& stop,
   Eject(host_, devices_.at(path)->port(), "vpmem_disk.host_path", "the memory", stop,
         [this, path, done](const absl::Status& status) {
           if (!status.ok()) return done(status);
-          std::unique_ptr<Device> device;
-          {
-            const std::lock_guard lock(mutex_);
-            device = std::move(devices_.at(path));
-            devices_.erase(path);
-          }
-          done(WithContext(Retire(*device), "vpmem_disk.host_path: closing"));
+          done(WithContext(Retire(*Take(path)), "vpmem_disk.host_path: closing"));
         });
 }
 
@@ -293,7 +305,9 @@ bool PmemDisks::RecoverMemory(uint64_t& recoveries_seen) {
 
 void PmemDisks::Inspect(inspect::Node& node) const {
   const std::lock_guard lock(mutex_);
-  for (const auto& [path, device] : devices_) node.Child(device->name(), *device);
+  for (const auto& [path, device] : devices_) {
+    if (device->shown()) node.Child(device->name(), *device);
+  }
 }
 
 }  // namespace bothy::machine

@@ -42,6 +42,8 @@ class PmemDisks {
  private:
   class Device;
   absl::Status Add(const ImageConfig& image);
+  // Out of devices_: no other thread has it any more.
+  std::unique_ptr<Device> Take(const std::string& path);
   // Closes it; its addresses are kept.
   absl::Status Retire(Device& device);
   void Remove(const std::string& path, const std::stop_token& stop, const ChangeDone& done);

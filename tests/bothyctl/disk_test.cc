@@ -318,6 +318,13 @@ TEST_F(DiskVerbsTest, TellsWhatIsWrongWithTheCommandLine) {
   EXPECT_EQ(Run({"convert", "a.raw"}).status, 2);
   EXPECT_EQ(Run({}).status, 2);
   EXPECT_TRUE(Files().empty());
+  // Behind -- there are words, whatever they look like.
+  const Result word = Run({"create", folder_ / "a.vhdx", "--", "-5"});
+  EXPECT_EQ(word.status, 2);
+  EXPECT_THAT(word.error_output, HasSubstr("\"-5\" is not a size"));
+  EXPECT_THAT(Run({"create", "--nope", folder_ / "a.vhdx", "5M"}).error_output,
+              HasSubstr("unknown option: --nope"));
+  EXPECT_TRUE(Files().empty());
 }
 
 TEST_F(DiskVerbsTest, NamesTheFlagWhoseValueTheFormatRefuses) {
@@ -387,6 +394,7 @@ TEST_F(DiskVerbsTest, ConvertsToLargerSectors) {
   EXPECT_THAT(refused.error_output, HasSubstr("a size of 9441280 bytes or more"));
   EXPECT_THAT(refused.error_output, Not(HasSubstr("--size")));
   RunOk({"convert", raw, path, "--sector-size", "4K", "--size", "9441280B"});
+  EXPECT_EQ(RunOk({"check", path}).find("nothing refers to"), std::string::npos);
   RunOk({"convert", path, folder_ / "flat.raw"});
   std::filesystem::resize_file(raw, 9441280);
   std::string output;
@@ -705,7 +713,34 @@ TEST_F(DiskVerbsTest, NamesAFileThatCannotBeWrittenOnce) {
               0);
     EXPECT_THAT(output, HasSubstr("ResourceExhausted: " + path));
     EXPECT_EQ(output.find(path), output.rfind(path)) << output;
+    // The parent's, which is what can't grow.
+    const std::string raw = MakeRaw("source.raw", 16 * kMiB, 5);
+    const std::string child = folder_ / ("child-" + name);
+    RunOk({"convert", raw, child, "--parent", path, "--block-size", "1M"});
+    const std::string limit = name == "a.vhd" ? "6000" : "30000";  // KiB
+    EXPECT_NE(disk::RunCommand(absl::StrCat("bash -c 'trap \"\" XFSZ; ulimit -f ", limit, "; exec ",
+                                            BOTHYCTL, " disk commit ", child, " 2>&1'"),
+                               output),
+              0);
+    EXPECT_THAT(output, HasSubstr("ResourceExhausted: " + path + ": "));
+    EXPECT_EQ(output.find(path), output.rfind(path)) << output;
   }
+}
+
+TEST_F(DiskVerbsTest, SaysHowABlockDeviceIsResized) {
+  const std::filesystem::path device = [] {
+    std::error_code error;
+    for (const auto& entry : std::filesystem::directory_iterator("/dev", error)) {
+      if (entry.is_block_file(error)) return entry.path();
+    }
+    return std::filesystem::path();
+  }();
+  if (device.empty()) GTEST_SKIP() << "no block device here";
+  // It isn't even opened.
+  const Result refused = Run({"resize", device.string(), "1G", "--format", "raw"});
+  EXPECT_EQ(refused.status, 1);
+  EXPECT_THAT(refused.error_output, HasSubstr("is a block device"));
+  EXPECT_THAT(refused.error_output, HasSubstr("lvextend"));
 }
 
 TEST_F(DiskVerbsTest, NamesTheFlagOfAParentWhoseNameCannotBeSpelled) {

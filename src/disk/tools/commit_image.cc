@@ -116,8 +116,10 @@ Task<absl::Status> CopyToParent(Disk& child, Disk& parent, const CopyOptions& op
 
 }  // namespace
 
-Task<absl::StatusOr<std::string>> CommitImage(IoLoop& loop, const Source& source,
-                                              CopyOptions options) {
+namespace {
+
+Task<absl::StatusOr<std::string>> CommitNamed(IoLoop& loop, const Source& source,
+                                              CopyOptions options, std::string& parent_name) {
   if (source.type == ImageType::kRaw) {
     co_return absl::FailedPreconditionError(
         absl::StrCat(source.path, ": is raw and differs from no parent"));
@@ -127,6 +129,7 @@ Task<absl::StatusOr<std::string>> CommitImage(IoLoop& loop, const Source& source
   // Before the parent changes the image is good for it as it is and as it will be.
   absl::StatusOr<Before> before = co_await LookBefore(loop, source);
   if (!before.ok()) co_return before.status();
+  parent_name = before->parent_path;
   absl::Status status = co_await Relink(loop, source, before->parent_linkage, parent.next_linkage);
   CO_RETURN_IF_ERROR(status);
   status = co_await GrowParent(loop, source, *before, parent.next_linkage, options.stop);
@@ -156,6 +159,20 @@ Task<absl::StatusOr<std::string>> CommitImage(IoLoop& loop, const Source& source
   status = co_await Relink(loop, source, now, Guid());
   CO_RETURN_IF_ERROR(status);
   co_return parent_path;
+}
+
+}  // namespace
+
+Task<absl::StatusOr<std::string>> CommitImage(IoLoop& loop, const Source& source,
+                                              CopyOptions options) {
+  std::string parent_name;
+  absl::StatusOr<std::string> parent =
+      co_await CommitNamed(loop, source, std::move(options), parent_name);
+  if (parent.ok()) co_return parent;
+  // A request that failed is named by the disk and by its file.
+  const absl::Status status = NamedOnce(parent.status(), source.path);
+  if (parent_name.empty()) co_return status;
+  co_return NamedOnce(status, parent_name);
 }
 
 }  // namespace bothy::disk::tools

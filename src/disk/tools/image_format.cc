@@ -358,6 +358,13 @@ Task<absl::StatusOr<CheckReport>> RepairImage(IoLoop& loop, const std::string& p
 }
 
 Task<absl::Status> ResizeImage(IoLoop& loop, const Source& source, ResizeSpec spec) {
+  struct stat file {};
+  if (::stat(source.path.c_str(), &file) == 0 && S_ISBLK(file.st_mode)) {
+    co_return absl::FailedPreconditionError(
+        absl::StrCat(source.path,
+                     ": is a block device, whose size isn't an image's to change; resize it where "
+                     "it was made (lvextend, rbd resize, losetup -c)"));
+  }
   HostStorageOptions options;
   options.path = source.path;
   absl::StatusOr<std::unique_ptr<Storage>> storage =

@@ -101,6 +101,7 @@ struct ResizeSpec {
   // Heard until the first change: Cancelled. What has begun is finished.
   std::stop_token stop = {};
 };
+// FailedPrecondition for a block device.
 Task<absl::Status> ResizeImage(IoLoop& loop, const Source& source, ResizeSpec spec);
 
 }  // namespace bothy::disk::tools

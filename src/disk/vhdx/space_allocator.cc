@@ -1,6 +1,7 @@
 #include "disk/vhdx/space_allocator.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "absl/strings/str_cat.h"
 #include "disk/vhdx/format.h"
@@ -107,7 +108,15 @@ Task<absl::Status> SpaceAllocator::WaitUntilIdle() {
 }
 
 Task<absl::Status> SpaceAllocator::Cut() {
-  if (!grown_ || end_ >= file_bytes_) co_return absl::OkStatus();
+  const uint64_t before = end_;
+  std::ranges::sort(free_, std::greater());
+  for (const uint64_t offset : free_) {
+    if (offset + block_bytes_ != end_) break;
+    end_ = offset;
+  }
+  std::erase_if(free_, [this](uint64_t offset) { return offset >= end_; });
+  // What is at the end of a file that wasn't grown here may be somebody's.
+  if ((!grown_ && end_ == before) || end_ >= file_bytes_) co_return absl::OkStatus();
   absl::Status status = co_await storage_.Resize(end_);
   if (status.ok()) file_bytes_ = end_;
   co_return status;

@@ -45,8 +45,6 @@ class SpaceAllocator {
   // A block's space, which no table in memory refers to any more; that is durable with the commit
   // `generation`.
   void Free(uint64_t offset, uint64_t generation);
-  // A block's space that was taken, and not used for anything.
-  void Return(const Space& space) { free_.push_back(space.offset); }
   // Something that freed space waits for may have happened.
   void Poll();
   [[nodiscard]] bool waiting() const { return !waiting_.empty(); }
@@ -56,7 +54,8 @@ class SpaceAllocator {
   [[nodiscard]] uint64_t file_bytes() const { return file_bytes_; }
   // Returns when no freed space is being zeroed.
   Task<absl::Status> WaitUntilIdle();
-  // Cuts the file to what is used. Nothing is under way.
+  // Cuts the file to what is used, also of blocks at its end that were given up. Nothing is under
+  // way, nor in the log.
   Task<absl::Status> Cut();
 
  private:

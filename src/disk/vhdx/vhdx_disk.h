@@ -95,7 +95,9 @@ class VhdxDisk final : public Disk {
   Task<absl::Status> AllocatePartial(uint64_t block);
   Task<absl::Status> AllocateBitmap(uint64_t chunk);
   Task<absl::Status> ClearBits(uint64_t block);
-  Task<absl::StatusOr<SpaceAllocator::Space>> TakeBlock();
+  // Gives the block of a BAT entry, which is in `page`, room and that state, unless it has become
+  // another one than needs it meanwhile.
+  Task<absl::Status> PlaceBlock(uint64_t index, MetadataStore::Page& page, BlockState state);
   Task<absl::Status> WritePartial(Piece piece, BatEntry entry);
   void SetBits(const Piece& piece, MetadataStore::Page& bitmap);
   void MakeFullIfComplete(uint64_t block, BatEntry entry, MetadataStore::Page& bat_page);

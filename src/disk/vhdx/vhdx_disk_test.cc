@@ -273,6 +273,48 @@ TEST_F(VhdxDiskTest, SurvivesEveryFailureOfTheFile) {
   }
 }
 
+// As a conversion writes a new image.
+TEST_F(VhdxDiskTest, WritesThatShareANewBlockTakeOne) {
+  for (const Type type : {Type::kDynamic, Type::kDifferencing}) {
+    Make({.type = type});
+    OpenDisk();
+    std::vector<uint8_t> bytes(64 << 10, 1);
+    std::vector<std::unique_ptr<Pending>> writes;
+    for (uint64_t at = 0; at < 3 * kBlock; at += bytes.size()) {
+      writes.push_back(std::make_unique<Pending>(Operation::kWrite, at, std::span(bytes)));
+      disk_->Submit(*writes.back());
+    }
+    PumpAll();
+    for (const auto& write : writes) ASSERT_TRUE(write->status.has_value() && write->status->ok());
+    CloseDisk();
+    const auto report = Await(Check(images_->image()), images_->image());
+    ASSERT_TRUE(report.ok());
+    EXPECT_TRUE(report->clean());
+    EXPECT_EQ(report->blocks_allocated, 3U);
+  }
+}
+
+TEST_F(VhdxDiskTest, BlocksGivenUpAtTheFilesEndAreCutOff) {
+  Make({});
+  OpenDisk();
+  for (uint64_t block = 0; block < 4; ++block) {
+    ASSERT_TRUE(WriteBytes(block * kBlock, 4096, 1).ok());
+  }
+  CloseDisk();
+  const uint64_t file_bytes = images_->image().size();
+  OpenDisk();
+  ASSERT_TRUE(Await(Discard(*disk_, 2 * kBlock, 2 * kBlock), images_->both()).ok());
+  ASSERT_TRUE(Await(Flush(*disk_), images_->both()).ok());
+  PumpAll();
+  CloseDisk();
+  EXPECT_EQ(images_->image().size(), file_bytes - 2 * kBlock);
+  EXPECT_TRUE(Await(Check(images_->image()), images_->image())->clean());
+  OpenDisk();
+  EXPECT_EQ(Filled(kBlock, 4096), 1);
+  EXPECT_EQ(Filled(2 * kBlock, kBlock), 0);
+  CloseDisk();
+}
+
 // The host tells of data that it couldn't write once, and forgets the data.
 TEST_F(VhdxDiskTest, TheNextFlushTellsOfOneThatFailedInTheBackground) {
   Make({.disk_bytes = 100 * kBlock});

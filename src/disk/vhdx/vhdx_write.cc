@@ -42,10 +42,22 @@ Task<absl::StatusOr<BatEntry>> VhdxDisk::PrepareBlock(uint64_t block) {
   }
 }
 
-Task<absl::StatusOr<SpaceAllocator::Space>> VhdxDisk::TakeBlock() {
+Task<absl::Status> VhdxDisk::PlaceBlock(uint64_t index, MetadataStore::Page& page,
+                                        BlockState state) {
   while (true) {
+    // While this waited somebody else may have been quicker. From here on nothing waits.
+    const BatEntry entry(page.Load64(BatLayout::Slot(index)));
+    const bool inherits = has_parent() && entry.state() == BlockState::kNotPresent;
+    if (entry.present() || inherits != (state == BlockState::kPartiallyPresent)) {
+      co_return absl::OkStatus();
+    }
     const std::optional<SpaceAllocator::Space> space = space_.TryTakeBlock();
-    if (space.has_value()) co_return *space;
+    if (space.has_value()) {
+      const BatEntry made(state, space->offset);
+      page.Store64(BatLayout::Slot(index), made.bits());
+      tables_.MarkDirty(page, space->used_before ? Order::kAfterData : Order::kAny);
+      co_return absl::OkStatus();
+    }
     absl::Status status = co_await space_.Grow(block_bytes_);
     CO_RETURN_IF_ERROR(status);
   }
@@ -57,21 +69,7 @@ Task<absl::Status> VhdxDisk::AllocateFull(uint64_t block) {
   const uint64_t index = bat().PayloadIndex(block);
   absl::StatusOr<MetadataStore::PageRef> page = co_await LoadBatPage(index);
   status = page.status();
-  absl::StatusOr<SpaceAllocator::Space> space = SpaceAllocator::Space{};
-  if (status.ok()) {
-    space = co_await TakeBlock();
-    status = space.status();
-  }
-  if (status.ok()) {
-    const BatEntry entry((*page)->Load64(BatLayout::Slot(index)));
-    if (entry.present() || (has_parent() && entry.state() == BlockState::kNotPresent)) {
-      space_.Return(*space);  // somebody else was quicker
-    } else {
-      const BatEntry made(BlockState::kFullyPresent, space->offset);
-      (*page)->Store64(BatLayout::Slot(index), made.bits());
-      tables_.MarkDirty(**page, space->used_before ? Order::kAfterData : Order::kAny);
-    }
-  }
+  if (status.ok()) status = co_await PlaceBlock(index, **page, BlockState::kFullyPresent);
   tables_.Release(1);
   co_return status;
 }
@@ -90,25 +88,14 @@ Task<absl::Status> VhdxDisk::AllocatePartial(uint64_t block) {
     const KeyedLock::Guard guard = co_await allocating_.Lock(index);
     absl::StatusOr<MetadataStore::PageRef> page = co_await LoadBatPage(index);
     status = page.status();
-    const auto not_present = [&page, index] {
-      return BatEntry((*page)->Load64(BatLayout::Slot(index))).state() == BlockState::kNotPresent;
-    };
-    if (status.ok() && not_present()) {
+    const bool not_present =
+        status.ok() &&
+        BatEntry((*page)->Load64(BatLayout::Slot(index))).state() == BlockState::kNotPresent;
+    if (not_present) {
       // What the block's entry promises has to be there first: in the same commit at the latest.
       status = co_await AllocateBitmap(bat().ChunkOf(block));
       if (status.ok()) status = co_await ClearBits(block);
-      absl::StatusOr<SpaceAllocator::Space> space = SpaceAllocator::Space{};
-      if (status.ok()) {
-        space = co_await TakeBlock();
-        status = space.status();
-      }
-      if (status.ok() && !not_present()) {
-        space_.Return(*space);
-      } else if (status.ok()) {
-        const BatEntry made(BlockState::kPartiallyPresent, space->offset);
-        (*page)->Store64(BatLayout::Slot(index), made.bits());
-        tables_.MarkDirty(**page, space->used_before ? Order::kAfterData : Order::kAny);
-      }
+      if (status.ok()) status = co_await PlaceBlock(index, **page, BlockState::kPartiallyPresent);
     }
   }
   tables_.Release(PagesOfPartialWrite());
