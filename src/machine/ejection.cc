@@ -25,7 +25,7 @@ struct Wait {
 
 void Eject(const DeviceHost& host, pci::RootPort& port, const std::string& field,
            const std::string& stays, const std::stop_token& stop,
-           std::function<void(absl::Status)> done) {
+           const std::function<void(absl::Status)>& done) {
   EventLoop& changes = host.changes;
   auto wait = std::make_shared<Wait>(changes);
   const auto removed = [&changes, wait, done](const absl::Status& status) {

@@ -19,6 +19,6 @@ namespace bothy::machine {
 // `field` is what these begin with, `stays` the name of what does: "the memory".
 void Eject(const DeviceHost& host, pci::RootPort& port, const std::string& field,
            const std::string& stays, const std::stop_token& stop,
-           std::function<void(absl::Status)> done);
+           const std::function<void(absl::Status)>& done);
 
 }  // namespace bothy::machine

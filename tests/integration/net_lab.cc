@@ -8,6 +8,7 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "support/check.h"
@@ -116,8 +117,8 @@ std::string GuestVm::SetUp(const std::string& mac, const std::vector<std::string
   for (const std::string& address : addresses) {
     const bool six = address.find(':') != std::string::npos;
     // Without waiting for anybody else to have the same one.
-    if (six) (void)Run("echo 0 >/proc/sys/net/ipv6/conf/" + name + "/accept_dad");
-    (void)Run("ip addr add " + address + " dev " + name);
+    if (six) (void)Run(absl::StrCat("echo 0 >/proc/sys/net/ipv6/conf/", name, "/accept_dad"));
+    (void)Run(absl::StrCat("ip addr add ", address, " dev ", name));
   }
   (void)Run("ip link set " + name + " up");
   return name;

@@ -25,7 +25,7 @@ constexpr int kCommandsPerRound = 64;
 // A table of addresses is the longest command; longer ones than any driver's are refused.
 constexpr size_t kMostCommandBytes = 64 * 1024;
 // What may stand in front of the payload without offloads: addresses, type, two VLAN tags.
-constexpr size_t kLinkHeaderBytes = 14 + 2 * 4;
+constexpr size_t kLinkHeaderBytes = 14 + size_t{2} * 4;
 
 }  // namespace
 
@@ -394,7 +394,7 @@ void NetDevice::SetLink(bool wanted, std::function<void()> seen) {
   } else {
     StopKernelPath();
   }
-  if (!looks && seen != nullptr) seen();
+  if (!looks && seen != nullptr) seen();  // NOLINT(bugprone-use-after-move): only if it wasn't
 }
 
 void NetDevice::LookedAtStatus() {
