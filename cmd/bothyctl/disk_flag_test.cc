@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "cmd/bothyctl/image_type.h"
 #include "support/testing/test_folder.h"
 
@@ -173,12 +174,12 @@ TEST(GuessDiskTypeTest, RefusesAnImageOfAFormatThatIsNotSupported) {
     EXPECT_EQ(GuessDiskType(path, "--type raw").status(),
               absl::InvalidArgumentError(found + "--type raw takes it as it is"));
     VMConfig config;
-    EXPECT_EQ(
-        AddScsiDisks(Flags({path}), &config),
-        absl::InvalidArgumentError("--disk " + path + ": " + found + "type=raw takes it as it is"));
-    EXPECT_EQ(
-        AddPmemDisks(Flags({path}), &config),
-        absl::InvalidArgumentError("--pmem " + path + ": " + found + "type=raw takes it as it is"));
+    EXPECT_EQ(AddScsiDisks(Flags({path}), &config),
+              absl::InvalidArgumentError(
+                  absl::StrCat("--disk ", path, ": ", found, "type=raw takes it as it is")));
+    EXPECT_EQ(AddPmemDisks(Flags({path}), &config),
+              absl::InvalidArgumentError(
+                  absl::StrCat("--pmem ", path, ": ", found, "type=raw takes it as it is")));
     EXPECT_TRUE(AddScsiDisks(Flags({path + ",type=raw"}), &config).ok());
   }
   // What isn't a file at all is the server's to refuse.

@@ -9,7 +9,6 @@
 #include <cerrno>
 #include <cstring>
 #include <string_view>
-#include <utility>
 
 #include "absl/strings/str_split.h"
 #include "support/check.h"
@@ -55,7 +54,8 @@ std::string Answer(std::string_view query, std::string_view name,
 
 }  // namespace
 
-NameServer::NameServer(const std::string& address, std::string name, const std::string& answer)
+NameServer::NameServer(const std::string& address, const std::string& name,
+                       const std::string& answer)
     : name_(AsLabels(name)),
       socket_(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)),
       end_(::eventfd(0, EFD_CLOEXEC)) {

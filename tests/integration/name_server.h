@@ -16,7 +16,7 @@ class NameServer {
  public:
   // Serves UDP port 53 of `address`, both in dotted notation. Queries of type A for `name` are
   // answered with `answer`, others about it with nothing, all other names don't exist.
-  NameServer(const std::string& address, std::string name, const std::string& answer);
+  NameServer(const std::string& address, const std::string& name, const std::string& answer);
   ~NameServer();
   NameServer(const NameServer&) = delete;
   NameServer& operator=(const NameServer&) = delete;
