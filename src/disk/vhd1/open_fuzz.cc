@@ -15,7 +15,6 @@
 
 namespace {
 
-using bothy::LoadLe;
 using bothy::disk::Await;
 using bothy::disk::BorrowedStorage;
 using bothy::disk::Disk;

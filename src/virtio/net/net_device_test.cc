@@ -67,7 +67,7 @@ class NetDeviceTest : public ::testing::Test {
   static constexpr uint64_t kUsual = ~uint64_t{0};  // all that is offered
 
   NetDeviceTest() {
-    for (uint16_t i = 0; i < 2 * kPairs + 1; ++i) {
+    for (uint16_t i = 0; i <= 2 * kPairs; ++i) {
       drivers_.emplace_back(*ram_, kRings + i * kRingStride, kRingSize);
     }
     Make(FakeBackend::kAll);
@@ -563,7 +563,7 @@ TEST_F(NetDeviceTest, ReceiveOffloadsFollowTheDriver) {
   Reset();
   // Segments without checksums are nothing (5.1.3.1).
   drivers_.clear();
-  for (uint16_t i = 0; i < 2 * kPairs + 1; ++i) {
+  for (uint16_t i = 0; i <= 2 * kPairs; ++i) {
     drivers_.emplace_back(*ram_, kRings + i * kRingStride, kRingSize);
   }
   CHECK_OK(ram_->Zero(kRings, (2 * kPairs + 1) * kRingStride));

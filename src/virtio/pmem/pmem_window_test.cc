@@ -388,7 +388,7 @@ class PmemMappedSyncTest : public PmemWindowTest {
                             .file_offset = offset,
                             .writable = true};
       };
-      disk.on_sync = [this](disk::Disk::MappedSync sync) {
+      disk.on_sync = [this](const disk::Disk::MappedSync& sync) {
         ++syncs_;
         return answer_ ? *answer_ : sync;
       };
