@@ -23,7 +23,7 @@ constexpr uint16_t kControlQueueSize = 64;
 constexpr int kFramesPerRound = 64;
 constexpr int kCommandsPerRound = 64;
 // A table of addresses is the longest command; longer ones than any driver's are refused.
-constexpr size_t kMostCommandBytes = 64 * 1024;
+constexpr size_t kMostCommandBytes = size_t{64} * 1024;
 // What may stand in front of the payload without offloads: addresses, type, two VLAN tags.
 constexpr size_t kLinkHeaderBytes = 14 + size_t{2} * 4;
 
