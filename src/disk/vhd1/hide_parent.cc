@@ -12,7 +12,7 @@ namespace bothy::disk::vhd1 {
 namespace {
 
 // Of the table, written at once.
-constexpr size_t kEntries = 64 * 1024;
+constexpr size_t kEntries = size_t{64} * 1024;
 
 // Which blocks get room, and where.
 struct NewBlocks {
