@@ -123,8 +123,8 @@ Task<absl::Status> HideParent(Storage& storage, const Image& grown, const Hidden
   const uint64_t zero_from = found.data_end;
   const uint64_t zero_to = std::min(storage.size(), blocks.end);
   found.data_end = blocks.end;
-  absl::Status status = co_await WriteFooters(storage, found.image->footer,
-                                              std::max(found.data_end, storage.size()));
+  absl::Status status =
+      co_await WriteFooters(storage, found.image->footer, std::max(found.data_end, storage.size()));
   if (status.ok() && zero_from < zero_to) {
     status = co_await WriteZeroes(storage, zero_from, zero_to - zero_from);
   }
