@@ -47,6 +47,7 @@ class Resizer {
   const BatLayout& bat() { return editor_.image().bat(); }
   Task<absl::Status> MakeRoomForBat();
   Task<absl::Status> ClearEntriesPastEnd();
+  Task<absl::Status> ClearEntries(uint64_t begin, uint64_t end);
   Task<absl::Status> WriteNewEntries();
   BatEntry NewEntry(const BatLayout& layout, uint64_t index) const;
   Task<absl::Status> LookAtParent();
@@ -352,6 +353,20 @@ Task<absl::Status> Resizer::RefuseIfDataIsCut() {
   co_return *zero ? closed : WouldCutData(after_.size_bytes);
 }
 
+// A page at a time: there may be millions.
+Task<absl::Status> Resizer::ClearEntries(uint64_t begin, uint64_t end) {
+  const std::vector<uint8_t> none(kPageBytes);
+  for (uint64_t index = begin; index < end;) {
+    const uint64_t next =
+        std::min(end, RoundDown(index, uint64_t{kBatEntriesPerPage}) + kBatEntriesPerPage);
+    const auto bytes = std::span(none).first((next - index) * kBatEntryBytes);
+    absl::Status status = co_await editor_.Write(bat().EntryOffset(index), bytes);
+    CO_RETURN_IF_ERROR(status);
+    index = next;
+  }
+  co_return absl::OkStatus();
+}
+
 Task<absl::Status> Resizer::Shrink() {
   absl::Status status;
   if (!options_.discard_data) {
@@ -370,17 +385,12 @@ Task<absl::Status> Resizer::Shrink() {
   // sector bitmap of the last chunk.
   const BatLayout layout(bat_offset_, after_);
   const uint64_t first = layout.PayloadIndex(layout.payload_blocks());
-  for (uint64_t index = std::min(first, layout.entries()); index < bat().entries(); ++index) {
-    if (index < layout.entries() && layout.IsBitmapIndex(index)) continue;
-    std::optional<BatEntry> entry = editor_.FindEntry(index);
-    if (!entry.has_value()) {
-      absl::StatusOr<BatEntry> loaded = co_await editor_.Entry(index);
-      CO_ASSIGN_OR_RETURN(entry, loaded);
-    }
-    if (entry->bits() == 0) continue;
-    status = co_await editor_.SetEntry(index, BatEntry());
+  if (before_.has_parent) {
+    status = co_await ClearEntries(first, layout.entries() - 1);
     CO_RETURN_IF_ERROR(status);
   }
+  status = co_await ClearEntries(layout.entries(), bat().entries());
+  CO_RETURN_IF_ERROR(status);
   co_return co_await editor_.Finish();
 }
 
