@@ -81,7 +81,8 @@ class IoLoop {
   [[nodiscard]] virtual std::unique_ptr<Watch> WatchEvent(int fd,
                                                           std::function<void()> on_event) = 0;
   // The same of an eventfd whose count nobody asks for, and which may not be read at all: where the
-  // loop is told of each write, that saves a system call for each.
+  // loop is told of each write, that saves a system call for each. What the writer did before is
+  // seen by what orders it itself, as the index of a virtqueue does.
   [[nodiscard]] virtual std::unique_ptr<Watch> WatchDoorbell(int eventfd,
                                                              std::function<void()> on_event) = 0;
   // Nothing is awaited yet. `fd` is something that poll(2) waits for, with one Readiness at a time.

@@ -4,6 +4,7 @@
 // hostile driver would.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -106,7 +107,7 @@ class DriverQueue {
   }
   // What the device gave back since.
   std::optional<Used> TakeUsed() {
-    if (Get<uint16_t>(setup_.device_gpa + 2) == seen_used_) return std::nullopt;
+    if (Index(setup_.device_gpa).load(std::memory_order_acquire) == seen_used_) return std::nullopt;
     const uint64_t entry = setup_.device_gpa + 4 + 8 * uint64_t(seen_used_ % setup_.size);
     ++seen_used_;
     const Used used{.head = Get<uint32_t>(entry), .written = Get<uint32_t>(entry + 4)};
@@ -142,9 +143,18 @@ class DriverQueue {
     Put<uint16_t>(setup_.driver_gpa + 4 + 2 * uint64_t(offered_ % setup_.size), head);
     RawSetAvailableIndex(++offered_);
   }
-  void RawSetAvailableIndex(uint16_t index) { Put<uint16_t>(setup_.driver_gpa + 2, index); }
+  void RawSetAvailableIndex(uint16_t index) {
+    Index(setup_.driver_gpa).store(index, std::memory_order_release);
+  }
 
  private:
+  // Of the ring that begins there. It orders what the two sides do to each other's memory, as the
+  // barriers of a driver do (virtio 1.2, 2.7.13): ringing a doorbell needn't.
+  [[nodiscard]] std::atomic_ref<uint16_t> Index(uint64_t ring) const {
+    const absl::StatusOr<std::span<uint8_t>> host = memory_->HostRange(ring + 2, sizeof(uint16_t));
+    CHECK_OK(host.status());
+    return std::atomic_ref<uint16_t>(*reinterpret_cast<uint16_t*>(host->data()));
+  }
   template <typename T>
   [[nodiscard]] T Get(uint64_t gpa) const {
     return memory_->ReadObject<T>(gpa).value();
