@@ -8,17 +8,12 @@
 #include "absl/strings/str_format.h"
 #include "boot/large_buffer.h"
 #include "support/endian.h"
+#include "support/zero_bytes.h"
 
 namespace bothy::boot {
 namespace {
 
 constexpr size_t kFileReadBytes = size_t{1} << 20;
-
-bool IsZero(std::span<const uint8_t> bytes) {
-  // Most pages that aren't zero show it at once.
-  if (bytes.empty() || bytes[0] != 0) return bytes.empty();
-  return std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0;
-}
 
 // Copies `from` to `to`, which reads as zero, a page of `to` at a time.
 void CopyNonZeroPages(uint8_t* to, std::span<const uint8_t> from) {
