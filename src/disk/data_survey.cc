@@ -4,10 +4,11 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "support/zero_bytes.h"
 
 namespace bothy::disk {
 namespace {
@@ -42,11 +43,6 @@ Task<absl::StatusOr<DataRun>> FindRun(Storage& storage, uint64_t offset) {
   co_return FindFileRun(storage.fd(), offset, length);
 }
 
-bool IsZero(std::span<const uint8_t> bytes) {
-  return bytes.empty() ||
-         (bytes[0] == 0 && std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0);
-}
-
 // The one loop behind both.
 template <typename Target>
 Task<absl::StatusOr<bool>> IsZeroBetween(Target& target, uint64_t begin, uint64_t end,
@@ -72,6 +68,13 @@ Task<absl::StatusOr<bool>> IsZeroBetween(Target& target, uint64_t begin, uint64_
     if (options.progress) options.progress(at - begin, end - begin);
   }
   co_return true;
+}
+
+absl::Status OnlyZerosGo(const absl::StatusOr<bool>& zero, uint64_t size_bytes) {
+  if (!zero.ok()) return zero.status();
+  if (*zero) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("data past the new size of ", size_bytes, " bytes would be lost"));
 }
 
 }  // namespace
@@ -102,9 +105,14 @@ Task<absl::StatusOr<bool>> ReadsAsZero(Storage& storage, uint64_t begin, SurveyO
   co_return zero;
 }
 
-absl::Status WouldCutData(uint64_t size_bytes) {
-  return absl::FailedPreconditionError(
-      absl::StrCat("data past the new size of ", size_bytes, " bytes would be lost"));
+Task<absl::Status> RefuseToCutData(Disk& disk, uint64_t size_bytes, SurveyOptions options) {
+  absl::StatusOr<bool> zero = co_await ReadsAsZero(disk, size_bytes, std::move(options));
+  co_return OnlyZerosGo(zero, size_bytes);
+}
+
+Task<absl::Status> RefuseToCutData(Storage& storage, uint64_t size_bytes, SurveyOptions options) {
+  absl::StatusOr<bool> zero = co_await ReadsAsZero(storage, size_bytes, std::move(options));
+  co_return OnlyZerosGo(zero, size_bytes);
 }
 
 absl::Status NothingChanged() { return absl::CancelledError("nothing was changed"); }

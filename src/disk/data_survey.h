@@ -30,9 +30,11 @@ struct SurveyOptions {
 Task<absl::StatusOr<bool>> ReadsAsZero(Disk& disk, uint64_t begin, SurveyOptions options);
 Task<absl::StatusOr<bool>> ReadsAsZero(Storage& storage, uint64_t begin, SurveyOptions options);
 
-// What a resize that would cut off other bytes than zeros, or was stopped before its first change,
-// is told.
-[[nodiscard]] absl::Status WouldCutData(uint64_t size_bytes);
+// What a resize asks before it cuts off all from `size_bytes` on: FailedPrecondition when anything
+// but zeros would be lost.
+Task<absl::Status> RefuseToCutData(Disk& disk, uint64_t size_bytes, SurveyOptions options);
+Task<absl::Status> RefuseToCutData(Storage& storage, uint64_t size_bytes, SurveyOptions options);
+// What one is told that was stopped before its first change.
 [[nodiscard]] absl::Status NothingChanged();
 
 }  // namespace bothy::disk

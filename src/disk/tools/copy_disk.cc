@@ -9,6 +9,7 @@
 
 #include "disk/data_survey.h"
 #include "support/check.h"
+#include "support/zero_bytes.h"
 
 namespace bothy::disk::tools {
 namespace {
@@ -18,10 +19,6 @@ constexpr size_t kChunksInFlight = 16;
 // What is skipped when it is zero, or when it is the same. Smaller runs cost more requests than
 // they save.
 constexpr uint64_t kGrainBytes = 64 << 10;
-
-bool IsZero(const uint8_t* bytes, size_t size) {
-  return bytes[0] == 0 && std::memcmp(bytes, bytes + 1, size - 1) == 0;
-}
 
 // What is known of the bytes that follow an offset.
 struct Run {
@@ -185,7 +182,7 @@ class Copier {
     const size_t size = NextGrain(offset, at, length) - at;
     const uint8_t* source = buffers.source.data() + at;
     return compare ? std::memcmp(source, buffers.target.data() + at, size) != 0
-                   : !IsZero(source, size);
+                   : !IsZero({source, size});
   }
 
   void Fail(const absl::Status& status) {

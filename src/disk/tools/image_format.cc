@@ -122,9 +122,8 @@ Task<absl::Status> ResizeRaw(Storage& storage, const ResizeSpec& spec) {
   }
   if (spec.size_bytes < storage.size() && !spec.discard_data) {
     SurveyOptions survey = {.progress = spec.progress, .stop = spec.stop};
-    absl::StatusOr<bool> zero = co_await ReadsAsZero(storage, spec.size_bytes, std::move(survey));
-    if (!zero.ok()) co_return WithContext(zero.status(), storage.path());
-    if (!*zero) co_return WithContext(WouldCutData(spec.size_bytes), storage.path());
+    absl::Status cut = co_await RefuseToCutData(storage, spec.size_bytes, std::move(survey));
+    if (!cut.ok()) co_return WithContext(cut, storage.path());
   }
   absl::Status status = co_await storage.Resize(spec.size_bytes);
   co_return status;

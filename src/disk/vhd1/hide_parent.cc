@@ -91,21 +91,14 @@ absl::Status CheckRoomToHide(const Image& image, const HiddenRange& range, uint6
                    range.end, " takes more than a file of ", kMaxFileBytes, " bytes"));
 }
 
-Task<absl::Status> HideTail(Storage& storage, const Examination& found) {
-  const Image& image = *found.image;
-  const uint64_t kept = image.disk_bytes() % image.header->block_size;
-  const auto last = std::ranges::find(found.blocks, image.blocks() - 1, &FoundBlock::block);
-  if (kept == 0 || last == found.blocks.end()) co_return absl::OkStatus();
-  absl::Status status = co_await WriteZeroes(
-      storage, last->offset + image.header->bitmap_bytes() + kept, image.header->block_size - kept);
-  if (status.ok()) status = co_await Flush(storage);
-  CO_RETURN_IF_ERROR(status);
+Task<absl::Status> HideTail(Storage& storage, const Image& image, const FoundBlock& block,
+                            uint64_t kept) {
   std::vector<uint8_t> bitmap(image.header->bitmap_bytes());
   const std::span<uint8_t> bytes(bitmap);
-  status = co_await ReadAt(storage, last->offset, bytes);
+  absl::Status status = co_await ReadAt(storage, block.offset, bytes);
   CO_RETURN_IF_ERROR(status);
   SetBits(bitmap, kept / kSectorBytes, image.header->block_size / kSectorBytes);
-  status = co_await WriteAt(storage, last->offset, std::span<const uint8_t>(bytes));
+  status = co_await WriteAt(storage, block.offset, std::span<const uint8_t>(bytes));
   co_return status;
 }
 

@@ -21,14 +21,15 @@ struct HiddenRange {
 // ResourceExhausted when an image whose data end at `data_end` would get larger than one can be.
 absl::Status CheckRoomToHide(const Image& image, const HiddenRange& range, uint64_t data_end);
 
-// Gives the sectors of the last block that are past the disk's end zeros of their own, when the
-// block is there.
-Task<absl::Status> HideTail(Storage& storage, const Examination& found);
+// Says of the sectors of `block` behind its first `kept` bytes that they are its own, which are
+// zero, durably so.
+Task<absl::Status> HideTail(Storage& storage, const Image& image, const FoundBlock& block,
+                            uint64_t kept);
 
 // Gives blocks that aren't there yet to all of `range`, behind found.data_end, which follows them.
 // Before the size tells otherwise nothing that the disk shows changes; durable on return. `grown`
 // is the image with its size to be; its table has entries enough, unused ones past the end, and
-// HideTail was called. The footer stays what it is.
+// HideTail was called for the last block of before, if that is there. The footer stays what it is.
 Task<absl::Status> HideParent(Storage& storage, const Image& grown, const HiddenRange& range,
                               const Progress& progress, Examination& found);
 

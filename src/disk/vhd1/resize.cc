@@ -41,15 +41,14 @@ Task<absl::StatusOr<std::unique_ptr<Disk>>> OpenUnchanged(Storage& storage,
 }
 
 // FailedPrecondition when anything but zeros would be cut off.
-Task<absl::Status> RefuseToCutData(Storage& storage, const ResizeOptions& options) {
+Task<absl::Status> RefuseIfDataIsCut(Storage& storage, const ResizeOptions& options) {
   if (options.discard_data) co_return absl::OkStatus();
   absl::StatusOr<std::unique_ptr<Disk>> disk = co_await OpenUnchanged(storage, options);
   if (!disk.ok()) co_return disk.status();
   SurveyOptions survey = {.progress = options.progress, .stop = options.stop};
-  absl::StatusOr<bool> zero = co_await ReadsAsZero(**disk, options.size_bytes, std::move(survey));
+  absl::Status status = co_await RefuseToCutData(**disk, options.size_bytes, std::move(survey));
   absl::Status closed = co_await (*disk)->Close();
-  if (!zero.ok()) co_return zero.status();
-  co_return *zero ? closed : WouldCutData(options.size_bytes);
+  co_return status.ok() ? closed : status;
 }
 
 uint64_t RoundUpToSector(uint64_t bytes) {
@@ -69,7 +68,7 @@ Task<absl::Status> ResizeFixed(Storage& storage, const Image& image, const Resiz
   const uint64_t old_size = image.disk_bytes();
   absl::Status status;
   if (options.size_bytes < old_size) {
-    status = co_await RefuseToCutData(storage, options);
+    status = co_await RefuseIfDataIsCut(storage, options);
     CO_RETURN_IF_ERROR(status);
   }
   // A footer at the file's end with the new size is the change; before it and after it the image is
@@ -160,18 +159,24 @@ Task<absl::Status> GrowTable(Storage& storage, const Footer& footer, uint32_t en
   co_return status;
 }
 
+// Zeros for what `block` holds but its first `kept` bytes.
+Task<absl::Status> ClearTail(Storage& storage, const Image& image, const FoundBlock& block,
+                             uint64_t kept) {
+  absl::Status status = co_await WriteZeroes(
+      storage, block.offset + image.header->bitmap_bytes() + kept, image.header->block_size - kept);
+  co_return status;
+}
+
 // Lets the sectors of the last block that are past the disk's end read as zero.
-Task<absl::Status> ClearTail(Storage& storage, const Examination& found) {
+Task<absl::Status> ClearLastTail(Storage& storage, const Examination& found) {
   const Image& image = *found.image;
-  if (image.footer.type == DiskType::kDifferencing) {
-    absl::Status hidden = co_await HideTail(storage, found);
-    co_return hidden;
-  }
   const uint64_t kept = image.disk_bytes() % image.header->block_size;
   const auto last = std::ranges::find(found.blocks, image.blocks() - 1, &FoundBlock::block);
   if (kept == 0 || last == found.blocks.end()) co_return absl::OkStatus();
-  absl::Status status = co_await WriteZeroes(
-      storage, last->offset + image.header->bitmap_bytes() + kept, image.header->block_size - kept);
+  absl::Status status = co_await ClearTail(storage, image, *last, kept);
+  if (image.footer.type != DiskType::kDifferencing) co_return status;
+  if (status.ok()) status = co_await Flush(storage);
+  if (status.ok()) status = co_await HideTail(storage, image, *last, kept);
   co_return status;
 }
 
@@ -179,7 +184,7 @@ Task<absl::Status> ClearTail(Storage& storage, const Examination& found) {
 // leaves what it was going to cut off, isn't to become part of it. Durable on return.
 Task<absl::Status> ClearPastTheEnd(Storage& storage, uint32_t blocks, const Examination& found) {
   const Image& image = *found.image;
-  absl::Status status = co_await ClearTail(storage, found);
+  absl::Status status = co_await ClearLastTail(storage, found);
   CO_RETURN_IF_ERROR(status);
   status = co_await WriteUnused(storage, image, blocks);
   if (status.ok()) status = co_await Flush(storage);
@@ -195,9 +200,7 @@ Task<absl::Status> CutBlocks(Storage& storage, uint64_t size_bytes, const Examin
     if (begin >= size_bytes) {
       status = co_await WriteEntry(storage, image, block.block, BlockTable::kUnused);
     } else if (begin + image.header->block_size > size_bytes) {
-      const uint64_t kept = size_bytes - begin;
-      status = co_await WriteZeroes(storage, block.offset + image.header->bitmap_bytes() + kept,
-                                    image.header->block_size - kept);
+      status = co_await ClearTail(storage, image, block, size_bytes - begin);
     }
     CO_RETURN_IF_ERROR(status);
   }
@@ -250,7 +253,7 @@ Task<absl::Status> ResizeDynamic(Storage& storage, const ResizeOptions& options,
     absl::Status grown = co_await GrowDynamic(storage, options, found);
     co_return grown;
   }
-  absl::Status status = co_await RefuseToCutData(storage, options);
+  absl::Status status = co_await RefuseIfDataIsCut(storage, options);
   CO_RETURN_IF_ERROR(status);
   // The size first: entries past it don't matter.
   const Footer footer = Resized(found.image->footer, options.size_bytes);

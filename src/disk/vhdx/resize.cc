@@ -347,10 +347,9 @@ Task<absl::Status> Resizer::RefuseIfDataIsCut() {
   absl::StatusOr<std::unique_ptr<Disk>> disk = co_await OpenUnchanged();
   CO_RETURN_IF_ERROR(disk.status());
   SurveyOptions survey = {.progress = options_.progress, .stop = options_.stop};
-  absl::StatusOr<bool> zero = co_await ReadsAsZero(**disk, after_.size_bytes, std::move(survey));
+  absl::Status status = co_await RefuseToCutData(**disk, after_.size_bytes, std::move(survey));
   absl::Status closed = co_await (*disk)->Close();
-  CO_RETURN_IF_ERROR(zero.status());
-  co_return *zero ? closed : WouldCutData(after_.size_bytes);
+  co_return status.ok() ? closed : status;
 }
 
 // A page at a time: there may be millions.
