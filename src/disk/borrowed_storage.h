@@ -1,4 +1,5 @@
-// BorrowedStorage: gives a disk, which owns its storage, one that somebody else keeps.
+// BorrowedStorage: gives a disk, which owns its storage, one that somebody else keeps. What is
+// derived from it does some things itself and leaves the others to that storage.
 #pragma once
 
 #include <string>
@@ -7,7 +8,7 @@
 
 namespace bothy::disk {
 
-class BorrowedStorage final : public Storage {
+class BorrowedStorage : public Storage {
  public:
   // `storage` outlives it.
   explicit BorrowedStorage(Storage& storage) : storage_(storage) {}
@@ -25,6 +26,9 @@ class BorrowedStorage final : public Storage {
     return storage_.physical_block_bytes();
   }
   [[nodiscard]] int fd() const override { return storage_.fd(); }
+
+ protected:
+  [[nodiscard]] Storage& storage() { return storage_; }
 
  private:
   Storage& storage_;

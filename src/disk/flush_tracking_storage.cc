@@ -5,7 +5,7 @@
 namespace bothy::disk {
 
 void FlushTrackingStorage::Submit(Request& request) {
-  if (request.operation != Operation::kFlush) return base_.Submit(request);
+  if (request.operation != Operation::kFlush) return storage().Submit(request);
   Ask({.request = &request, .told = std::nullopt});
 }
 
@@ -20,7 +20,7 @@ void FlushTrackingStorage::Ask(const Asked& flush) {
 
 void FlushTrackingStorage::BeginFlush() {
   under_way_ = std::exchange(waiting_, {});
-  base_.Submit(flush_);
+  storage().Submit(flush_);
 }
 
 void FlushTrackingStorage::EndFlush(const absl::Status& status) {
@@ -48,6 +48,14 @@ absl::Status FlushTrackingStorage::AnswerFlush(uint64_t told, absl::Status statu
   if (status.ok() && failures_ > told) status = failure_;
   if (!status.ok()) told_ = failures_;
   return status;
+}
+
+Task<Disk::MappedSync> SyncMappedOf(Disk& disk, const FlushTrackingStorage& file) {
+  const uint64_t told = file.failures_told();
+  Disk::MappedSync sync;
+  sync.status = co_await Flush(disk);
+  sync.stores_lost = file.failures() > told;
+  co_return sync;
 }
 
 }  // namespace bothy::disk

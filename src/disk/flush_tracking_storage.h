@@ -28,30 +28,20 @@
 #include <string>
 #include <vector>
 
+#include "disk/borrowed_storage.h"
+#include "disk/disk.h"
 #include "disk/storage.h"
 
 namespace bothy::disk {
 
-class FlushTrackingStorage final : public Storage {
+class FlushTrackingStorage final : public BorrowedStorage {
  public:
   // `base` outlives it.
-  explicit FlushTrackingStorage(Storage& base) : base_(base) {}
+  explicit FlushTrackingStorage(Storage& base) : BorrowedStorage(base) {}
 
   void Submit(Request& request) override;
   // The same for a flush of the user's, which is answered as by AnswerFlush.
   void SubmitUserFlush(Request& request);
-  [[nodiscard]] uint64_t size() const override { return base_.size(); }
-  Task<absl::Status> Resize(uint64_t bytes) override { return base_.Resize(bytes); }
-  absl::Status Refresh() override { return base_.Refresh(); }
-  [[nodiscard]] const std::string& path() const override { return base_.path(); }
-  [[nodiscard]] bool read_only() const override { return base_.read_only(); }
-  [[nodiscard]] uint32_t logical_block_bytes() const override {
-    return base_.logical_block_bytes();
-  }
-  [[nodiscard]] uint32_t physical_block_bytes() const override {
-    return base_.physical_block_bytes();
-  }
-  [[nodiscard]] int fd() const override { return base_.fd(); }
 
   // When a flush of the user's begins: the failures that others of his have told of.
   [[nodiscard]] uint64_t failures_told() const { return told_; }
@@ -82,7 +72,6 @@ class FlushTrackingStorage final : public Storage {
   void BeginFlush();
   void EndFlush(const absl::Status& status);
 
-  Storage& base_;
   BaseFlush flush_{*this};
   std::vector<Asked> under_way_;  // that flush_ stands for; empty: none runs
   std::vector<Asked> waiting_;    // for the next one
@@ -90,5 +79,9 @@ class FlushTrackingStorage final : public Storage {
   uint64_t told_ = 0;             // of them
   absl::Status failure_;          // the last one
 };
+
+// Disk::SyncMapped of a disk on `file`, for a format whose flush is more than one of its file. Both
+// outlive the task.
+Task<Disk::MappedSync> SyncMappedOf(Disk& disk, const FlushTrackingStorage& file);
 
 }  // namespace bothy::disk

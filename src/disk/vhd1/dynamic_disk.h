@@ -51,7 +51,7 @@ class DynamicDisk final : public Disk {
   void Submit(Request& request) override;
   [[nodiscard]] const Geometry& geometry() const override { return geometry_; }
   Task<absl::StatusOr<Extent>> MapExtent(uint64_t offset) override;
-  Task<MappedSync> SyncMapped() override;
+  Task<MappedSync> SyncMapped() override { return SyncMappedOf(*this, storage_); }
   Task<absl::StatusOr<Presence>> FindPresence(uint64_t offset) override;
   Task<void> Settle() override;
   Task<absl::Status> Close() override;

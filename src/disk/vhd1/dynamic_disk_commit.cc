@@ -37,14 +37,6 @@ Task<absl::Status> DynamicDisk::CommitForGuest() {
   co_return storage_.AnswerFlush(told, std::move(status));
 }
 
-Task<Disk::MappedSync> DynamicDisk::SyncMapped() {
-  const uint64_t told = storage_.failures_told();
-  MappedSync sync;
-  sync.status = co_await CommitForGuest();
-  sync.stores_lost = storage_.failures() > told;
-  co_return sync;
-}
-
 Task<absl::Status> DynamicDisk::Commit() {
   // One that is under way may not see what is there now; the next one will.
   const uint64_t wanted = commits_begun_ + 1;

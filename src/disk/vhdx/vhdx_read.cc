@@ -31,14 +31,6 @@ Task<absl::Status> VhdxDisk::ServeFlush() {
   co_return file_->AnswerFlush(told, std::move(status));
 }
 
-Task<Disk::MappedSync> VhdxDisk::SyncMapped() {
-  const uint64_t told = file_->failures_told();
-  MappedSync sync;
-  sync.status = co_await Flush(*this);
-  sync.stores_lost = file_->failures() > told;
-  co_return sync;
-}
-
 Task<absl::Status> VhdxDisk::ServePieces(const Request& request) {
   Gather pieces;
   const uint64_t end = request.offset + request.length;
