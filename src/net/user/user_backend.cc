@@ -149,6 +149,7 @@ class UserBackend final : public Backend, private FrameQueue {
   static const SlirpCb kCallbacks;
 
   void SetClock();
+  void Poll(bool sockets);
   void ScheduleTurn();
   void Turn();
   void PollSockets();
@@ -391,11 +392,14 @@ absl::StatusOr<size_t> UserBackend::Receive(std::span<const iovec> into) {
 // libslirp reads the clock when it polls, and never elsewhere: a flow that began by that of the
 // last turn, long ago on an idle card, would be too old in the next one.
 void UserBackend::SetClock() {
-  const uint64_t now_ms = MonotonicNs() / kNsPerMs;
-  if (now_ms - clock_ms_ < kClockMs) return;
-  clock_ms_ = now_ms;
+  if (MonotonicNs() / kNsPerMs - clock_ms_ >= kClockMs) Poll(/*sockets=*/false);
+}
+
+void UserBackend::Poll(bool sockets) {
+  clock_ms_ = MonotonicNs() / kNsPerMs;
   library_.pollfds_poll(
-      slirp_, /*select_error=*/1, [](int, void*) { return 0; }, this);
+      slirp_, /*select_error=*/sockets ? 0 : 1,
+      [](int index, void* opaque) { return Self(opaque).polls_.at(index); }, this);
 }
 
 void UserBackend::ScheduleTurn() {
@@ -425,10 +429,7 @@ void UserBackend::PollSockets() {
     const auto found = polled_.find(events_[i].data.fd);
     if (found != polled_.end()) polls_.at(found->second.index) = FromEpoll(events_[i].events);
   }
-  clock_ms_ = MonotonicNs() / kNsPerMs;
-  library_.pollfds_poll(
-      slirp_, /*select_error=*/0,
-      [](int index, void* opaque) { return Self(opaque).polls_.at(index); }, this);
+  Poll(/*sockets=*/true);
   const uint64_t now_ms = MonotonicNs() / kNsPerMs;
   // A timer's function may set it again, but makes and frees none.
   for (const std::unique_ptr<Timer>& timer : timers_) {
