@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "disk/borrowed_storage.h"
 #include "disk/testing/crash_recorder.h"
+#include "disk/testing/every_crash.h"
 #include "disk/testing/memory_storage.h"
 #include "disk/testing/random_load.h"
 #include "disk/vhd1/vhd1.h"
@@ -244,28 +245,23 @@ TEST_P(VhdResizeCrashTest, WhatAShrinkCutOffDoesNotComeBack) {
   Fill(image);
   CrashRecorder recorder(image);
   ASSERT_TRUE(ResizeIt(recorder, image, kSmallBytes).ok());
-  for (size_t at = 0; at <= recorder.events(); ++at) {
-    for (uint64_t fate = 0; fate < 3; ++fate) {
-      SCOPED_TRACE(absl::StrCat("after ", at, " of ", recorder.events(), ", fate ", fate));
-      MemoryStorage crashed({.path = "child.vhd", .immediate = true});
-      recorder.Replay(at, fate, crashed);
-      const bool shrunk = Contents(crashed).size() == kSmallBytes;
-      GoOn(crashed);
-      if (!shrunk) {
-        ASSERT_TRUE(ResizeCrashed(crashed, kSmallBytes).ok());
-      }
-      ASSERT_TRUE(ResizeCrashed(crashed, kDiskBytes).ok());
-      const std::vector<uint8_t> grown = Contents(crashed);
-      ASSERT_EQ(grown.size(), kDiskBytes);
-      ExpectAll(grown, 0, kBlock, 1);
-      ExpectAll(grown, kBlock, 2 * kBlock, 2);
-      ExpectAll(grown, 2 * kBlock, kSmallBytes, 1);
-      ExpectAll(grown, kSmallBytes, kDiskBytes, 0);
-      const auto repaired = Await(Repair(crashed), crashed);
-      ASSERT_TRUE(repaired.ok());
-      EXPECT_TRUE(Await(Check(crashed), crashed)->clean());
+  ForEachCrash(recorder, {.path = "child.vhd", .immediate = true}, 3, [&](MemoryStorage& crashed) {
+    const bool shrunk = Contents(crashed).size() == kSmallBytes;
+    GoOn(crashed);
+    if (!shrunk) {
+      ASSERT_TRUE(ResizeCrashed(crashed, kSmallBytes).ok());
     }
-  }
+    ASSERT_TRUE(ResizeCrashed(crashed, kDiskBytes).ok());
+    const std::vector<uint8_t> grown = Contents(crashed);
+    ASSERT_EQ(grown.size(), kDiskBytes);
+    ExpectAll(grown, 0, kBlock, 1);
+    ExpectAll(grown, kBlock, 2 * kBlock, 2);
+    ExpectAll(grown, 2 * kBlock, kSmallBytes, 1);
+    ExpectAll(grown, kSmallBytes, kDiskBytes, 0);
+    const auto repaired = Await(Repair(crashed), crashed);
+    ASSERT_TRUE(repaired.ok());
+    EXPECT_TRUE(Await(Check(crashed), crashed)->clean());
+  });
 }
 
 TEST_P(VhdResizeCrashTest, GrowingAfterAnInterruptedShrinkIsAllOrNothing) {
@@ -286,19 +282,14 @@ TEST_P(VhdResizeCrashTest, GrowingAfterAnInterruptedShrinkIsAllOrNothing) {
   GoOn(shrunk);
   CrashRecorder recorder(shrunk);
   ASSERT_TRUE(ResizeIt(recorder, shrunk, kDiskBytes).ok());
-  for (size_t at = 0; at <= recorder.events(); ++at) {
-    for (uint64_t fate = 0; fate < 3; ++fate) {
-      SCOPED_TRACE(absl::StrCat("after ", at, " of ", recorder.events(), ", fate ", fate));
-      MemoryStorage crashed({.path = "child.vhd", .immediate = true});
-      recorder.Replay(at, fate, crashed);
-      const std::vector<uint8_t> contents = Contents(crashed);
-      ASSERT_TRUE(contents.size() == kSmallBytes || contents.size() == kDiskBytes);
-      ExpectAll(contents, 0, kBlock, 1);
-      ExpectAll(contents, kBlock, 2 * kBlock, 2);
-      ExpectAll(contents, 2 * kBlock, kSmallBytes, 1);
-      ExpectAll(contents, kSmallBytes, contents.size(), 0);
-    }
-  }
+  ForEachCrash(recorder, {.path = "child.vhd", .immediate = true}, 3, [&](MemoryStorage& crashed) {
+    const std::vector<uint8_t> contents = Contents(crashed);
+    ASSERT_TRUE(contents.size() == kSmallBytes || contents.size() == kDiskBytes);
+    ExpectAll(contents, 0, kBlock, 1);
+    ExpectAll(contents, kBlock, 2 * kBlock, 2);
+    ExpectAll(contents, 2 * kBlock, kSmallBytes, 1);
+    ExpectAll(contents, kSmallBytes, contents.size(), 0);
+  });
 }
 
 // An image that has nothing of its own, not even the block that its end is in, whose parent reaches
@@ -311,26 +302,21 @@ TEST_P(VhdResizeCrashTest, GrowingShowsNothingOfTheParent) {
   ASSERT_TRUE(Await(Create(image, options), image).ok());
   CrashRecorder recorder(image);
   ASSERT_TRUE(ResizeIt(recorder, image, kDiskBytes + kBlock).ok());
-  for (size_t at = 0; at <= recorder.events(); ++at) {
-    for (uint64_t fate = 0; fate < 3; ++fate) {
-      SCOPED_TRACE(absl::StrCat("after ", at, " of ", recorder.events(), ", fate ", fate));
-      MemoryStorage crashed({.path = "child.vhd", .immediate = true});
-      recorder.Replay(at, fate, crashed);
-      const std::vector<uint8_t> contents = Contents(crashed);
-      ASSERT_TRUE(contents.size() == kSmallBytes || contents.size() == kDiskBytes + kBlock);
-      ExpectAll(contents, 0, kSmallBytes, std::nullopt);
-      ExpectAll(contents, kSmallBytes, contents.size(), 0);
-      // And again from there, to a size within the parent's.
-      ASSERT_TRUE(ResizeCrashed(crashed, kSmallBytes).ok());
-      ASSERT_TRUE(ResizeCrashed(crashed, 3 * kBlock + 512).ok());
-      const std::vector<uint8_t> grown = Contents(crashed);
-      ExpectAll(grown, 0, kSmallBytes, std::nullopt);
-      ExpectAll(grown, kSmallBytes, grown.size(), 0);
-      const auto repaired = Await(Repair(crashed), crashed);
-      ASSERT_TRUE(repaired.ok());
-      EXPECT_TRUE(Await(Check(crashed), crashed)->clean());
-    }
-  }
+  ForEachCrash(recorder, {.path = "child.vhd", .immediate = true}, 3, [&](MemoryStorage& crashed) {
+    const std::vector<uint8_t> contents = Contents(crashed);
+    ASSERT_TRUE(contents.size() == kSmallBytes || contents.size() == kDiskBytes + kBlock);
+    ExpectAll(contents, 0, kSmallBytes, std::nullopt);
+    ExpectAll(contents, kSmallBytes, contents.size(), 0);
+    // And again from there, to a size within the parent's.
+    ASSERT_TRUE(ResizeCrashed(crashed, kSmallBytes).ok());
+    ASSERT_TRUE(ResizeCrashed(crashed, 3 * kBlock + 512).ok());
+    const std::vector<uint8_t> grown = Contents(crashed);
+    ExpectAll(grown, 0, kSmallBytes, std::nullopt);
+    ExpectAll(grown, kSmallBytes, grown.size(), 0);
+    const auto repaired = Await(Repair(crashed), crashed);
+    ASSERT_TRUE(repaired.ok());
+    EXPECT_TRUE(Await(Check(crashed), crashed)->clean());
+  });
 }
 
 INSTANTIATE_TEST_SUITE_P(All, VhdResizeCrashTest,

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "disk/borrowed_storage.h"
 #include "disk/testing/crash_recorder.h"
+#include "disk/testing/every_crash.h"
 #include "disk/testing/memory_storage.h"
 #include "disk/vhd1/vhd1.h"
 
@@ -77,21 +78,16 @@ class FixedResizeTest : public testing::Test {
     const ResizeOptions resize = {.size_bytes = new_size, .discard_data = true};
     CrashRecorder recorder(image);
     ASSERT_TRUE(Await(Resize(recorder, resize), image).ok());
-    for (size_t at = 0; at <= recorder.events(); ++at) {
-      for (uint64_t fate = 0; fate < 6; ++fate) {
-        SCOPED_TRACE(absl::StrCat("after ", at, " of ", recorder.events(), ", fate ", fate));
-        MemoryStorage crashed;
-        recorder.Replay(at, fate, crashed);
-        ASSERT_NO_FATAL_FAILURE(ExpectWhole(crashed, kBytes, new_size));
-        ASSERT_TRUE(Await(Resize(crashed, resize), crashed).ok());
-        ASSERT_NO_FATAL_FAILURE(ExpectWhole(crashed, std::min(kBytes, new_size), new_size));
-        EXPECT_EQ(crashed.size(), new_size + 512);
-        const auto report = Await(Check(crashed), crashed);
-        ASSERT_TRUE(report.ok());
-        EXPECT_TRUE(report->clean());
-        EXPECT_EQ(report->leaked_bytes, 0U);
-      }
-    }
+    ForEachCrash(recorder, {}, 6, [&](MemoryStorage& crashed) {
+      ASSERT_NO_FATAL_FAILURE(ExpectWhole(crashed, kBytes, new_size));
+      ASSERT_TRUE(Await(Resize(crashed, resize), crashed).ok());
+      ASSERT_NO_FATAL_FAILURE(ExpectWhole(crashed, std::min(kBytes, new_size), new_size));
+      EXPECT_EQ(crashed.size(), new_size + 512);
+      const auto report = Await(Check(crashed), crashed);
+      ASSERT_TRUE(report.ok());
+      EXPECT_TRUE(report->clean());
+      EXPECT_EQ(report->leaked_bytes, 0U);
+    });
   }
 };
 

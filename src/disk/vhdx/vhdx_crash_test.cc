@@ -10,6 +10,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "disk/testing/crash_recorder.h"
+#include "disk/testing/every_crash.h"
 #include "disk/testing/random_load.h"
 #include "disk/vhdx/test_images.h"
 
@@ -164,21 +165,18 @@ TEST_P(VhdxGrowCrashTest, ShowsNothingOfTheParent) {
   CrashRecorder recorder(images_.image());
   ASSERT_TRUE(ResizeIt(recorder, images_.both(), GetParam()).ok());
   size_t grown = 0;
-  for (size_t at = 0; at <= recorder.events(); ++at) {
-    for (uint64_t fate = 0; fate < 3; ++fate) {
-      SCOPED_TRACE(absl::StrCat("after ", at, " of ", recorder.events(), ", fate ", fate));
-      MemoryStorage crashed({.path = "/images/child.vhdx", .immediate = true});
-      recorder.Replay(at, fate, crashed);
-      const std::vector<uint8_t> now = Contents(crashed);
-      ASSERT_TRUE(now.size() == kOldBytes || now.size() == std::min<uint64_t>(GetParam(), 10 << 20))
-          << now.size();
-      const auto old = std::span(now).first(kOldBytes);
-      ASSERT_TRUE(std::ranges::equal(old, before));
-      const auto gained = std::span(now).subspan(kOldBytes);
-      ASSERT_TRUE(std::ranges::all_of(gained, [](uint8_t byte) { return byte == 0; }));
-      if (!gained.empty()) ++grown;
-    }
-  }
+  ForEachCrash(recorder, {.path = "/images/child.vhdx", .immediate = true}, 3,
+               [&](MemoryStorage& crashed) {
+                 const std::vector<uint8_t> now = Contents(crashed);
+                 ASSERT_TRUE(now.size() == kOldBytes ||
+                             now.size() == std::min<uint64_t>(GetParam(), 10 << 20))
+                     << now.size();
+                 const auto old = std::span(now).first(kOldBytes);
+                 ASSERT_TRUE(std::ranges::equal(old, before));
+                 const auto gained = std::span(now).subspan(kOldBytes);
+                 ASSERT_TRUE(std::ranges::all_of(gained, [](uint8_t byte) { return byte == 0; }));
+                 if (!gained.empty()) ++grown;
+               });
   EXPECT_GT(grown, 0U);
 }
 

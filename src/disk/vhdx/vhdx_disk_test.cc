@@ -84,6 +84,19 @@ class VhdxDiskTest : public ::testing::Test {
       return counts_[Operation::kFlush]++ == which ? absl::DataLossError("EIO") : absl::OkStatus();
     };
   }
+  // With blocks written that are to be freed.
+  void OpenToFailTheNextFlush() {
+    Make({.disk_bytes = 100 * kBlock});
+    OpenDisk();
+    ASSERT_NO_FATAL_FAILURE(WriteBlocksToFree());
+    FailFlush(0);
+  }
+  // Frees them: the disk commits on its own.
+  void FlushInTheBackground() {
+    ASSERT_TRUE(Await(Discard(*disk_, 0, kFreedForACommit * kBlock), images_->both()).ok());
+    PumpAll();
+    ASSERT_EQ(counts_[Operation::kFlush], 1);
+  }
   std::unique_ptr<TestImages> images_;
   std::unique_ptr<Disk> disk_;
   std::map<Operation, int> counts_;
@@ -317,14 +330,9 @@ TEST_F(VhdxDiskTest, BlocksGivenUpAtTheFilesEndAreCutOff) {
 
 // The host tells of data that it couldn't write once, and forgets the data.
 TEST_F(VhdxDiskTest, TheNextFlushTellsOfOneThatFailedInTheBackground) {
-  Make({.disk_bytes = 100 * kBlock});
-  OpenDisk();
-  ASSERT_NO_FATAL_FAILURE(WriteBlocksToFree());
-  FailFlush(0);
+  ASSERT_NO_FATAL_FAILURE(OpenToFailTheNextFlush());
   ASSERT_TRUE(WriteBytes(kBlock * kFreedForACommit, 4096, 2).ok());
-  ASSERT_TRUE(Await(Discard(*disk_, 0, kFreedForACommit * kBlock), images_->both()).ok());
-  PumpAll();
-  ASSERT_EQ(counts_[Operation::kFlush], 1);
+  ASSERT_NO_FATAL_FAILURE(FlushInTheBackground());
   EXPECT_TRUE(absl::IsDataLoss(Await(Flush(*disk_), images_->both())));
   EXPECT_TRUE(Await(Flush(*disk_), images_->both()).ok());
   PumpAll();
@@ -334,13 +342,8 @@ TEST_F(VhdxDiskTest, TheNextFlushTellsOfOneThatFailedInTheBackground) {
 
 // Stores to mapped pages of the file may have been lost with it.
 TEST_F(VhdxDiskTest, AFlushThatFailedInTheBackgroundIsToldOfMappedPages) {
-  Make({.disk_bytes = 100 * kBlock});
-  OpenDisk();
-  ASSERT_NO_FATAL_FAILURE(WriteBlocksToFree());
-  FailFlush(0);
-  ASSERT_TRUE(Await(Discard(*disk_, 0, kFreedForACommit * kBlock), images_->both()).ok());
-  PumpAll();
-  ASSERT_EQ(counts_[Operation::kFlush], 1);
+  ASSERT_NO_FATAL_FAILURE(OpenToFailTheNextFlush());
+  ASSERT_NO_FATAL_FAILURE(FlushInTheBackground());
   const Disk::MappedSync told = Await(disk_->SyncMapped(), images_->both());
   EXPECT_TRUE(absl::IsDataLoss(told.status)) << told.status;
   EXPECT_TRUE(told.stores_lost);
@@ -351,13 +354,8 @@ TEST_F(VhdxDiskTest, AFlushThatFailedInTheBackgroundIsToldOfMappedPages) {
 }
 
 TEST_F(VhdxDiskTest, ClosingTellsOfAFlushThatFailedInTheBackground) {
-  Make({.disk_bytes = 100 * kBlock});
-  OpenDisk();
-  ASSERT_NO_FATAL_FAILURE(WriteBlocksToFree());
-  FailFlush(0);
-  ASSERT_TRUE(Await(Discard(*disk_, 0, kFreedForACommit * kBlock), images_->both()).ok());
-  PumpAll();
-  ASSERT_EQ(counts_[Operation::kFlush], 1);
+  ASSERT_NO_FATAL_FAILURE(OpenToFailTheNextFlush());
+  ASSERT_NO_FATAL_FAILURE(FlushInTheBackground());
   EXPECT_TRUE(absl::IsDataLoss(Await(disk_->Close(), images_->both())));
   disk_.reset();
   // As a clean image all the same.
