@@ -30,6 +30,8 @@ LAB = ROOT / "build/lab"
 LAB_FAILED = 125  # as docker run and timeout have it
 # Without a word from the lab for so long, its emulated CPUs are looked at.
 SILENCE_SECONDS = 15.0
+# Labs that may fail to start before that is given up.
+MOST_STARTS = 3
 # Of the CPUs that are emulated so many run no guests; _arguments says why.
 SPARE_CPUS = 1
 # Without the user's own start-up files, which take an emulated CPU half a minute when they are rich.
@@ -48,6 +50,10 @@ class LabError(Exception):
 
 class LabStuck(LabError):
     """The emulator failed (stuck_cpu.py)."""
+
+
+class LabNotStarted(LabStuck):
+    """It failed before the command began: nothing is lost when another lab takes its place."""
 
 
 def die_with_parent(sig: int) -> None:
@@ -188,17 +194,25 @@ class Lab:
         self.qemu.kill()
         self.qemu.wait()
 
-    def failure(self) -> LabError:
-        """What to say when the lab went away without an exit status."""
+    def tail(self) -> list[str]:
+        """The last lines of its console."""
         self.console.setblocking(False)
         try:
             while chunk := self.console.recv(CHUNK):
                 self.console_tail.append(chunk)
         except BlockingIOError:
             pass
+        return b"".join(self.console_tail).decode(errors="replace").replace("\r", "").strip().splitlines()[-30:]
+
+    def failure(self) -> LabError:
+        """What to say when the lab went away without an exit status."""
         status = self.qemu.poll()
-        tail = b"".join(self.console_tail).decode(errors="replace").replace("\r", "").strip().splitlines()[-30:]
-        return LabError("\n".join([*tail, f"the lab ended before the command did (qemu: {status})"]))
+        return LabError("\n".join([*self.tail(), f"the lab ended before the command did (qemu: {status})"]))
+
+    def not_started(self, seconds: int) -> LabNotStarted:
+        """What to say when it takes too long to start, with what tells why."""
+        where = stuck_cpu.where_cpus_are(self.monitor)
+        return LabNotStarted("\n".join([*self.tail(), *where, f"the lab did not start in {seconds} s"]))
 
 
 class Session:
@@ -216,6 +230,7 @@ class Session:
         self.resized, wakeup = socket.socketpair()
         wakeup.setblocking(False)
         self.wakeup = wakeup
+        self.began = False  # the lab runs; until then all input stays where it is
         self.input_fd: int | None = 0
         self.input_waits = False  # in the selector; a plain file never does, it is always ready
         self.timeline: list[str] = []
@@ -258,6 +273,11 @@ class Session:
                 raise LabStuck(found)
             self.silent_since = time.monotonic()
         left = max(0.0, self.silent_since + SILENCE_SECONDS - time.monotonic())
+        if not self.began:
+            left_to_start = self.lab.started + self.options.start_timeout - time.monotonic()
+            if left_to_start <= 0:
+                raise self.lab.not_started(self.options.start_timeout)
+            left = min(left, left_to_start)
         if self.options.timeout:
             left = min(left, max(0.0, self.lab.started + self.options.timeout - time.monotonic()))
         starting = self.starting.wait()
@@ -276,7 +296,7 @@ class Session:
                     break
                 except BrokenPipeError:
                     self.unsent.clear()
-            if self.unsent or self.input_fd is None:
+            if self.unsent or self.input_fd is None or not self.began:
                 break
             if self._input_must_wait():
                 break
@@ -344,6 +364,7 @@ class Session:
             elif kind == b"B":
                 self.starting.done()
                 if payload.startswith(b"ready"):
+                    self.began = True
                     self.unsent += frame(b"T", str(time.time_ns()).encode())
                     if self.terminal:  # until now Ctrl-C was for this process, from now on it is for the command
                         self._follow_window()
@@ -413,14 +434,20 @@ def run_in_lab(options: argparse.Namespace) -> int:
 
 def run_in_labs(options: argparse.Namespace) -> int:
     """In one lab, or in a further one whenever the emulator of the last has failed."""
-    for lab in range(options.labs):
+    runs = starts = 1
+    while True:
         try:
             return run_in_lab(options)
-        except LabStuck as error:
-            if lab + 1 == options.labs:
+        except LabNotStarted as error:
+            if starts == MOST_STARTS:
                 raise
+            starts += 1
+            print(f"lab: {error}; starting another", file=sys.stderr, flush=True)
+        except LabStuck as error:
+            if runs == options.labs:
+                raise
+            runs += 1
             print(f"\nlab: {error}; the command runs again, in another lab", file=sys.stderr, flush=True)
-    raise AssertionError("unreachable")
 
 
 def run_here(options: argparse.Namespace) -> int:
@@ -443,6 +470,8 @@ def main() -> int:
     parser.add_argument("--assignable", action="store_true", help="an IOMMU, a spare e1000e and an NVMe drive to assign")
     parser.add_argument("--labs", type=int, choices=range(1, 10), default=1, metavar="N",
                         help="run the command again when a lab's emulated CPUs fail, in at most N labs (default: 1); for commands without input")
+    parser.add_argument("--start-timeout", type=int, default=100, metavar="SECONDS",
+                        help="a lab that takes longer to start is replaced by another, twice (default: %(default)s)")
     parser.add_argument("--timeout", type=int, metavar="SECONDS", help="give the command up after so long, with exit status 125")
     parser.add_argument("--console", action="store_true", help="show the lab's kernel log on standard error")
     parser.add_argument("--quiet", action="store_true", help="don't say that the lab is starting")

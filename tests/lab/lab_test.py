@@ -102,6 +102,12 @@ class LabTest(unittest.TestCase):
         self.assertEqual(done.returncode, 125)
         self.assertIn("the lab ended before the command did", done.stderr.decode())
 
+    def test_replaces_one_that_does_not_start(self):
+        done = lab("true", options=("--start-timeout", "1"))
+        self.assertEqual(done.returncode, 125)
+        self.assertEqual(done.stderr.decode().count("the lab did not start in 1 s"), 3)
+        self.assertIn("CPU 0 at ", done.stderr.decode())
+
 
 if __name__ == "__main__":
     unittest.main()

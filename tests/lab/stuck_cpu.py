@@ -31,6 +31,17 @@ def sleeping_cpus(registers: str) -> list[int]:
     return sleeping
 
 
+def positions(registers: str) -> list[str]:
+    """Where each CPU is, from the monitor's "info registers -a"."""
+    found = []
+    for number, text in re.findall(r"CPU#(\d+)\s(.*?)(?=CPU#|\Z)", registers, re.DOTALL):
+        place = re.search(r"\b[RE]IP=([0-9a-f]+)", text)
+        halted = re.search(r"\bHLT=([01])", text)
+        if place and halted:
+            found.append(f"CPU {number} at {place[1]}{', halted' if halted[1] == '1' else ''}")
+    return found
+
+
 def pending_interrupt(lapic: str) -> int | None:
     """The highest vector that the CPU would have to take now, from the monitor's "info lapic"."""
     requested = re.search(r"^IRR[\t ]+(.*)$", lapic, re.MULTILINE)
@@ -79,6 +90,11 @@ class Monitor:
                 return message["return"]
             if "error" in message:
                 raise ValueError(message["error"])
+
+
+def where_cpus_are(monitor: Monitor) -> list[str]:
+    """A line each."""
+    return positions(monitor.ask("info registers -a")) or ["the emulator's monitor doesn't answer"]
 
 
 def find_stuck_cpu(monitor: Monitor) -> str | None:

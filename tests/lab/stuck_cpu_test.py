@@ -41,6 +41,16 @@ class FakeQemu(threading.Thread):
             lines.flush()
 
 
+def where(*cpus):
+    qemu = FakeQemu([cpus])
+    qemu.start()
+    with qemu.ours, qemu.theirs:
+        found = stuck_cpu.where_cpus_are(stuck_cpu.Monitor(qemu.ours))
+        qemu.ours.shutdown(socket.SHUT_RDWR)
+        qemu.join()
+    return found
+
+
 def find(*observations):
     qemu = FakeQemu(observations)
     qemu.start()
@@ -75,7 +85,11 @@ class StuckCpuTest(unittest.TestCase):
         ours, theirs = socket.socketpair()
         theirs.close()
         self.assertIsNone(stuck_cpu.find_stuck_cpu(stuck_cpu.Monitor(ours)))
+        self.assertEqual(stuck_cpu.where_cpus_are(stuck_cpu.Monitor(ours)), ["the emulator's monitor doesn't answer"])
         ours.close()
+
+    def test_says_where_cpus_are(self):
+        self.assertEqual(where(IDLE, (0x046, 0, "(none)", 0x10)), ["CPU 0 at ffffffff81a592eb, halted", "CPU 1 at ffffffff81a592eb"])
 
 
 if __name__ == "__main__":
