@@ -6,7 +6,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
+#include "support/guid.h"
 
 namespace bothy::bothyctl {
 namespace {
@@ -111,12 +111,9 @@ absl::StatusOr<NicFlag> ParseNicFlag(std::string_view text) {
 void AddNics(const std::vector<NicFlag>& flags, ::vmservice::VMConfig* config) {
   if (flags.empty()) return;
   auto* const nics = config->mutable_devices_config()->mutable_nic_config();
-  for (size_t i = 0; i < flags.size(); ++i) {
-    NICConfig nic = flags[i].nic;
-    if (nic.nic_id().empty()) {
-      // Version 8 (RFC 9562): ours to say what is in it.
-      nic.set_nic_id(absl::StrFormat("626f7468-7900-8000-8000-%012x", i));
-    }
+  for (const NicFlag& flag : flags) {
+    NICConfig nic = flag.nic;
+    if (nic.nic_id().empty()) nic.set_nic_id(Guid::Random().ToString());
     for (int old = nics->size() - 1; old >= 0; --old) {
       if (absl::AsciiStrToLower(nics->Get(old).nic_id()) == absl::AsciiStrToLower(nic.nic_id())) {
         nics->DeleteSubrange(old, 1);

@@ -26,7 +26,7 @@ absl::StatusOr<NicFlag> ParseNicFlag(std::string_view text);
 absl::Status AddForward(std::string_view text, ::vmservice::UserBackend* user);
 
 // Adds cards to `config`; one whose id `config` has already replaces that one. Without an id it
-// gets one by its number among the flags, so that the same command line gives the same addresses.
+// gets a random one, and so an address that no other VM's card has.
 void AddNics(const std::vector<NicFlag>& flags, ::vmservice::VMConfig* config);
 
 }  // namespace bothy::bothyctl

@@ -11,6 +11,7 @@
 #include "machine/ejection.h"
 #include "net/disconnected_backend.h"
 #include "net/open_backend.h"
+#include "net/user/forward_ports.h"
 #include "support/check.h"
 #include "support/io_loop.h"
 #include "support/log.h"
@@ -43,13 +44,38 @@ const char* BackendField(const net::BackendConfig& config) {
   return "user";
 }
 
-// Whether the one can't be opened while the other is there: they are the same tap, or have ports of
-// the host.
-bool InEachOthersWay(const net::BackendConfig& a, const net::BackendConfig& b) {
-  if (std::holds_alternative<net::UserOptions>(a.where)) {
-    return std::holds_alternative<net::UserOptions>(b.where);
+// How a card gets from one backend to the other.
+enum class Move : uint8_t {
+  kNone,        // they are the same, which is as good as new
+  kOpenFirst,   // both can be open at a time
+  kCloseFirst,  // they can't: they are the same tap, or have ports of the host
+};
+Move HowToMove(const net::BackendConfig& from, bool link_up, const net::BackendConfig& to) {
+  const bool user = std::holds_alternative<net::UserOptions>(from.where) &&
+                    std::holds_alternative<net::UserOptions>(to.where);
+  const bool same_tap = std::holds_alternative<net::TapOptions>(from.where) && from == to;
+  if (!user && !same_tap) return Move::kOpenFirst;
+  return from == to && link_up ? Move::kNone : Move::kCloseFirst;
+}
+
+// Whether what is to be opened once `held` is closed can be, as far as that can be known before.
+absl::Status TryPorts(const net::BackendConfig& wanted, const net::BackendConfig& held) {
+  const auto* const next = std::get_if<net::UserOptions>(&wanted.where);
+  const auto* const last = std::get_if<net::UserOptions>(&held.where);
+  if (next == nullptr || last == nullptr) return absl::OkStatus();
+  return net::TryForwards(next->forwards, last->forwards);
+}
+
+// What a card's keys of extra_data ask for that this backend can't have.
+absl::Status CheckTuning(const Guid& id, const NicTuning& tuning,
+                         const net::BackendConfig& backend) {
+  if (tuning.vhost != NicTuning::Vhost::kOn ||
+      !std::holds_alternative<net::UserOptions>(backend.where)) {
+    return absl::OkStatus();
   }
-  return std::holds_alternative<net::TapOptions>(a.where) && a.where == b.where;
+  return absl::FailedPreconditionError(
+      absl::StrCat("user: extra_data[\"bothy.nic.", id.ToString(),
+                   ".vhost\"] is on, which takes a tap or a switch"));
 }
 
 }  // namespace
@@ -85,6 +111,7 @@ class NetworkCards::Card {
     return host_.pci.Plug(*port_, function_->endpoint());
   }
 
+  // On another network, or, where `nic` names the one that it is on, once more on that.
   void Update(const NicConfig& nic, const std::stop_token& stop, const ChangeDone& done);
 
   void MemoryChanged() {
@@ -126,7 +153,8 @@ class NetworkCards::Card {
     if (!backend.ok()) return WithContext(backend.status(), BackendField(config));
     return backend;
   }
-  // The backend goes before the other comes. If that fails the first one is opened again.
+  // The backend goes before the other comes. If that fails, although what the new one needs was
+  // there a moment ago, the first one is opened again.
   absl::Status CloseThenOpen(const net::BackendConfig& config) {
     (void)device_->ExchangeBackend(std::make_unique<net::DisconnectedBackend>());
     OpenedBackend opened = OpenBackend(config);
@@ -144,14 +172,21 @@ class NetworkCards::Card {
     return status;
   }
   absl::Status OpenDevice() {
+    RETURN_IF_ERROR(CheckTuning(nic_.id, tuning_, *nic_.backend));
     ASSIGN_OR_RETURN(std::unique_ptr<net::Backend> backend, OpenBackend(*nic_.backend));
     description_ = backend->description();
     virtio::NetDeviceOptions options;
     options.name = name_;
     options.mac = nic_.mac->bytes;
     options.kernel_path = ToKernelPath(tuning_.vhost);
-    ASSIGN_OR_RETURN(
-        device_, virtio::NetDevice::Create(options, std::move(backend), host_.memory, io_->loop()));
+    absl::StatusOr<std::unique_ptr<virtio::NetDevice>> device =
+        virtio::NetDevice::Create(options, std::move(backend), host_.memory, io_->loop());
+    if (!device.ok()) {
+      return WithContext(device.status(),
+                         absl::StrCat(BackendField(*nic_.backend), ": extra_data[\"bothy.nic.",
+                                      nic_.id.ToString(), ".vhost\"] is on"));
+    }
+    device_ = *std::move(device);
     return absl::OkStatus();
   }
 
@@ -176,28 +211,32 @@ void NetworkCards::Card::Update(const NicConfig& nic, const std::stop_token& sto
     std::optional<std::stop_callback<std::function<void()>>> on_stop;
     std::unique_ptr<net::Backend> next;  // on the card's thread
   };
-  auto wait = std::make_shared<Wait>(host_.changes);
-  if (!InEachOthersWay(*nic_.backend, *nic.backend)) {
-    absl::Status opened;
-    io_->loop().PostAndWait([&] {
-      OpenedBackend backend = OpenBackend(*nic.backend);
-      opened = backend.status();
-      if (backend.ok()) wait->next = *std::move(backend);
-    });
-    if (!opened.ok()) return done(opened);
+  if (const absl::Status status = CheckTuning(nic_.id, tuning_, *nic.backend); !status.ok()) {
+    return done(status);
   }
+  auto wait = std::make_shared<Wait>(host_.changes);
+  Move move = Move::kNone;
+  absl::Status possible;
+  io_->loop().PostAndWait([&] {
+    move = HowToMove(*nic_.backend, device_->backend().link_up(), *nic.backend);
+    if (move == Move::kCloseFirst) {
+      possible = WithContext(TryPorts(*nic.backend, *nic_.backend), BackendField(*nic.backend));
+    } else if (move == Move::kOpenFirst) {
+      OpenedBackend backend = OpenBackend(*nic.backend);
+      possible = backend.status();
+      if (backend.ok()) wait->next = *std::move(backend);
+    }
+  });
+  if (!possible.ok()) return done(possible);
   const auto give_up = [this] { io_->loop().Post([this] { device_->StopWaitingForDriver(); }); };
-  const auto exchange = [this, nic, wait, done] {
+  const auto exchange = [this, nic, wait, move, done] {
     wait->timer.cancel();
     wait->on_stop.reset();
     absl::Status status;
     std::string description;
     io_->loop().PostAndWait([&] {
-      if (wait->next != nullptr) {
-        (void)device_->ExchangeBackend(std::move(wait->next));
-      } else {
-        status = CloseThenOpen(*nic.backend);
-      }
+      if (move == Move::kOpenFirst) (void)device_->ExchangeBackend(std::move(wait->next));
+      if (move == Move::kCloseFirst) status = CloseThenOpen(*nic.backend);
       description = device_->backend().description();
       device_->SetLink(true, nullptr);
     });

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
 #include "inspect/node.h"
 
@@ -26,6 +27,16 @@ enum class Drop : uint8_t {
   kFragment,      // a piece of a packet, where only whole ones can be had
 };
 inline constexpr size_t kDrops = 10;
+
+// What went through a device of the host by whatever path, in the guest's directions.
+struct DeviceTotals {
+  uint64_t sent_frames = 0;
+  uint64_t sent_bytes = 0;
+  uint64_t sent_dropped = 0;
+  uint64_t received_frames = 0;
+  uint64_t received_bytes = 0;
+  uint64_t received_dropped = 0;
+};
 
 class FrameCounters {
  public:
@@ -50,8 +61,9 @@ class FrameCounters {
   [[nodiscard]] uint64_t receive_drops(Drop why) const {
     return receive_drops_[static_cast<size_t>(why)].load(kRelaxed);
   }
-  // Directions as the guest sees them. Of the reasons to drop only those that have happened.
-  void Inspect(inspect::Node& node) const;
+  // Directions as the guest sees them. Of the reasons to drop only those that have happened. With
+  // `totals` frames and bytes are those, and what the device itself dropped is a reason of its own.
+  void Inspect(inspect::Node& node, const std::optional<DeviceTotals>& totals = {}) const;
 
  private:
   static constexpr auto kRelaxed = std::memory_order_relaxed;

@@ -69,10 +69,14 @@ ServerOptions GuestVm::Options() const {
 }
 
 void GuestVm::Boot(const wire::CreateVMRequest& request) {
+  Boot([&](const std::string&) { ASSERT_THAT(vm_->Create(request), IsOk()); });
+}
+
+void GuestVm::Boot(const std::function<void(const std::string& socket)>& create) {
   server_ = std::make_unique<ServerProcess>(Options());
   ASSERT_EQ(server_->AwaitReady(), "");
   vm_ = std::make_unique<Vm>(folder_ / "vm.sock");
-  ASSERT_THAT(vm_->Create(request), IsOk());
+  ASSERT_NO_FATAL_FAILURE(create(folder_ / "vm.sock"));
   ASSERT_THAT(vm_->Resume(), IsOk());
   const auto halted = std::make_shared<UniqueFd>(::eventfd(0, EFD_CLOEXEC));
   agent_ = std::make_unique<guest::AgentClient>(SerialClient(folder_ / "com2.sock").Take(),
@@ -209,6 +213,20 @@ void NetLabTest::AwaitNoTaps() {
     absl::SleepFor(absl::Milliseconds(20));
   }
   ADD_FAILURE() << "still there: " << Taps();
+}
+
+void NetLabTest::AwaitIdle(pid_t pid) {
+  // Of 100 a second.
+  constexpr int kFewTicks = 30;
+  const std::string spent = "awk '{print $14 + $15}' /proc/" + std::to_string(pid) + "/stat";
+  int last = 0;
+  for (const absl::Time end = absl::Now() + kWork; absl::Now() < end;) {
+    const int before = std::stoi(Host(spent));
+    absl::SleepFor(absl::Seconds(1));
+    last = std::stoi(Host(spent)) - before;
+    if (last < kFewTicks) return;
+  }
+  ADD_FAILURE() << "of the last second it spent " << last << " ticks";
 }
 
 std::string NetLabTest::Taps() { return Host("ip -o link show type tun | cut -d: -f2"); }

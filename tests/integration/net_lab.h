@@ -2,6 +2,7 @@
 // namespace of its own, in which it is the host.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -24,6 +25,8 @@ class GuestVm {
   [[nodiscard]] wire::CreateVMRequest Request() const;
   // Starts a server, creates the VM, resumes it and waits for its agent.
   void Boot(const wire::CreateVMRequest& request);
+  // The same, with `create` to create the VM of Request() on the server of that socket.
+  void Boot(const std::function<void(const std::string& socket)>& create);
   absl::Status Modify(wire::ModifyType type, const wire::NICConfig& nic);
 
   // Runs a shell script in the guest, which must succeed; what it printed, without the last
@@ -80,6 +83,8 @@ class NetLabTest : public ::testing::Test {
   static std::string Taps();
   // Waits until there are none.
   static void AwaitNoTaps();
+  // Waits for a second in which the process's threads all but sleep.
+  static void AwaitIdle(pid_t pid);
 };
 
 }  // namespace bothy::integration

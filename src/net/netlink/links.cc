@@ -1,6 +1,7 @@
 #include "net/netlink/links.h"
 
 #include <linux/if_link.h>
+#include <net/if.h>
 #include <sys/socket.h>
 
 #include <cerrno>
@@ -90,9 +91,9 @@ absl::StatusOr<std::vector<Link>> Links::All() {
   return links;
 }
 
-absl::StatusOr<Link> Links::Find(LinkRequest request, const std::string& what) {
+absl::StatusOr<Link> Links::Find(LinkRequest request, const std::string& what, uint32_t mask) {
   std::optional<Link> found;
-  request.Number(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+  request.Number(IFLA_EXT_MASK, mask);
   RETURN_IF_ERROR(
       Ask(std::move(request), what, [&found](Link& link, bool) { found = std::move(link); }));
   if (!found) return absl::InternalError(absl::StrCat(what, ": the kernel described none"));
@@ -101,13 +102,30 @@ absl::StatusOr<Link> Links::Find(LinkRequest request, const std::string& what) {
 absl::StatusOr<Link> Links::ByName(const std::string& name) {
   LinkRequest request(RTM_GETLINK, NLM_F_ACK, {});
   request.String(IFLA_IFNAME, name);
-  return Find(std::move(request), absl::StrCat("network device '", name, "'"));
+  return Find(std::move(request), absl::StrCat("network device '", name, "'"),
+              RTEXT_FILTER_SKIP_STATS);
 }
 absl::StatusOr<Link> Links::ByIndex(int index) {
   ifinfomsg link{};
   link.ifi_index = index;
   return Find(LinkRequest(RTM_GETLINK, NLM_F_ACK, link),
-              absl::StrCat("network device number ", index));
+              absl::StrCat("network device number ", index), RTEXT_FILTER_SKIP_STATS);
+}
+absl::StatusOr<LinkStatistics> Links::StatisticsOf(int index) {
+  ifinfomsg header{};
+  header.ifi_index = index;
+  const std::string what = absl::StrCat("statistics of network device number ", index);
+  ASSIGN_OR_RETURN(const Link link, Find(LinkRequest(RTM_GETLINK, NLM_F_ACK, header), what, 0));
+  if (!link.statistics) return absl::InternalError(absl::StrCat(what, ": the kernel has none"));
+  return *link.statistics;
+}
+
+absl::Status Links::SetUp(int index, bool up, const std::string& what) {
+  ifinfomsg link{};
+  link.ifi_index = index;
+  link.ifi_flags = up ? IFF_UP : 0;
+  link.ifi_change = IFF_UP;
+  return Change(LinkRequest(RTM_NEWLINK, NLM_F_ACK, link), what);
 }
 
 absl::Status Links::Change(LinkRequest request, const std::string& what) {

@@ -26,13 +26,16 @@ class Links {
   // NotFound when there is none.
   absl::StatusOr<Link> ByName(const std::string& name);
   absl::StatusOr<Link> ByIndex(int index);
+  absl::StatusOr<LinkStatistics> StatisticsOf(int index);
 
+  absl::Status SetUp(int index, bool up, const std::string& what);
   // `what` is what the caller wants done, for the error: "adding tap0 to br0".
   absl::Status Change(LinkRequest request, const std::string& what);
 
  private:
   explicit Links(UniqueFd socket) : socket_(std::move(socket)) {}
-  absl::StatusOr<Link> Find(LinkRequest request, const std::string& what);
+  // `mask`: of RTEXT_FILTER_*.
+  absl::StatusOr<Link> Find(LinkRequest request, const std::string& what, uint32_t mask);
   // Sends, and passes the links that come back to `on_link` until the answer has ended.
   absl::Status Ask(LinkRequest request, const std::string& what,
                    const std::function<void(Link&, bool interrupted)>& on_link);

@@ -62,6 +62,22 @@ void ParseKind(std::span<const uint8_t> info, Link& link) {
   });
 }
 
+// `struct rtnl_link_stats64`, of which newer kernels have a longer one.
+std::optional<LinkStatistics> ParseStatistics(std::span<const uint8_t> value) {
+  struct Head {
+    uint64_t received_frames, sent_frames, received_bytes, sent_bytes;
+    uint64_t received_errors, sent_errors, received_dropped, sent_dropped;
+  };
+  const auto head = Take<Head>(value);
+  if (!head) return std::nullopt;
+  return LinkStatistics{.received_frames = head->received_frames,
+                        .sent_frames = head->sent_frames,
+                        .received_bytes = head->received_bytes,
+                        .sent_bytes = head->sent_bytes,
+                        .received_dropped = head->received_dropped,
+                        .sent_dropped = head->sent_dropped};
+}
+
 std::optional<Link> ParseLink(uint16_t type, std::span<const uint8_t> payload) {
   const auto header = Take<ifinfomsg>(payload);
   // A bridge tells of its ports with the same message, of another family.
@@ -84,6 +100,9 @@ std::optional<Link> ParseLink(uint16_t type, std::span<const uint8_t> payload) {
             break;
           case IFLA_MASTER:
             link.master = static_cast<int>(Take<uint32_t>(value).value_or(0));
+            break;
+          case IFLA_STATS64:
+            link.statistics = ParseStatistics(value);
             break;
           case IFLA_LINKINFO:
             ParseKind(value, link);

@@ -40,6 +40,16 @@ class LinkRequest {
   std::vector<size_t> open_;  // where nested attributes begin
 };
 
+// What went through a link, as its host sees it: what a tap receives its guest has sent.
+struct LinkStatistics {
+  uint64_t received_frames = 0;
+  uint64_t sent_frames = 0;
+  uint64_t received_bytes = 0;
+  uint64_t sent_bytes = 0;
+  uint64_t received_dropped = 0;
+  uint64_t sent_dropped = 0;
+};
+
 // One link as the kernel describes it.
 struct Link {
   uint16_t type = 0;  // RTM_NEWLINK, or RTM_DELLINK: it is gone
@@ -49,8 +59,9 @@ struct Link {
   std::string alias;
   std::string kind;  // "bridge", "tun", ...; empty: the kernel doesn't say
   uint32_t mtu = 0;
-  int master = 0;           // index of the bridge that it is a port of; 0: of none
-  uint32_t tap_queues = 0;  // of a tap with several: how many somebody holds
+  int master = 0;                            // index of the bridge that it is a port of; 0: of none
+  uint32_t tap_queues = 0;                   // of a tap with several: how many somebody holds
+  std::optional<LinkStatistics> statistics;  // where they were asked for
 };
 
 // What a message of the kernel's is, for those who asked: links, then how it ended.

@@ -5,7 +5,9 @@
 #include <net/if.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cstring>
+#include <optional>
 #include <vector>
 
 #include "support/endian.h"
@@ -55,6 +57,37 @@ TEST(NetlinkMessageTest, ReadsWhatALinkIs) {
     EXPECT_EQ(reply.link->master, 3);
     EXPECT_EQ(reply.link->kind, "bridge");
   }
+}
+
+TEST(NetlinkMessageTest, ReadsStatisticsWhateverTheirLength) {
+  const auto parsed = [](size_t bytes) {
+    ifinfomsg header{};
+    header.ifi_index = 7;
+    LinkRequest message(RTM_NEWLINK, 0, header);
+    rtnl_link_stats64 statistics{};
+    statistics.rx_packets = 1;
+    statistics.tx_packets = 2;
+    statistics.rx_bytes = 3;
+    statistics.tx_bytes = 4;
+    statistics.rx_dropped = 5;
+    statistics.tx_dropped = 6;
+    Bytes value(bytes);
+    std::memcpy(value.data(), &statistics, std::min(bytes, sizeof statistics));
+    message.Bytes(IFLA_STATS64, value);
+    return Parse(message.Finish(1)).at(0).link->statistics;
+  };
+  for (const size_t bytes :
+       {size_t{64}, sizeof(rtnl_link_stats64), sizeof(rtnl_link_stats64) + 8}) {
+    const std::optional<LinkStatistics> statistics = parsed(bytes);
+    ASSERT_TRUE(statistics.has_value()) << bytes;
+    EXPECT_EQ(statistics->received_frames, 1U);
+    EXPECT_EQ(statistics->sent_frames, 2U);
+    EXPECT_EQ(statistics->received_bytes, 3U);
+    EXPECT_EQ(statistics->sent_bytes, 4U);
+    EXPECT_EQ(statistics->received_dropped, 5U);
+    EXPECT_EQ(statistics->sent_dropped, 6U);
+  }
+  EXPECT_EQ(parsed(63), std::nullopt);
 }
 
 TEST(NetlinkMessageTest, PassesOverWhatIsNoLink) {

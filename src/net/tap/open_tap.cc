@@ -28,14 +28,8 @@ ifinfomsg LinkNumber(int index) {
   return link;
 }
 
-absl::Status SetUp(Links& links, int index, bool up, const std::string& what) {
-  ifinfomsg link = LinkNumber(index);
-  link.ifi_flags = up ? IFF_UP : 0;
-  link.ifi_change = IFF_UP;
-  return links.Change(LinkRequest(RTM_NEWLINK, NLM_F_ACK, link), what);
-}
 absl::Status BringUp(Links& links, int index, const std::string& name) {
-  absl::Status status = SetUp(links, index, true, absl::StrCat("bringing up ", name));
+  absl::Status status = links.SetUp(index, true, absl::StrCat("bringing up ", name));
   if (!absl::IsPermissionDenied(status)) return status;
   return absl::PermissionDeniedError(absl::StrCat(std::string(status.message()),
                                                   ": bring it up beforehand (ip link set ", name,
@@ -122,14 +116,12 @@ absl::StatusOr<std::unique_ptr<Backend>> OpenTapBackend(const std::string& name,
   ASSIGN_OR_RETURN(Links links, Links::Open());
   ASSIGN_OR_RETURN(const Link link, links.ByIndex(tap.index));
   // One that is up already is left alone, which takes no privilege.
-  const bool was_down = (link.flags & IFF_UP) == 0;
-  if (was_down) RETURN_IF_ERROR(BringUp(links, link.index, link.name));
+  if ((link.flags & IFF_UP) == 0) {
+    RETURN_IF_ERROR(BringUp(links, link.index, link.name));
+    tap.brought_up = !tap.made;
+  }
   absl::StatusOr<std::unique_ptr<Backend>> backend =
       TapBackend::Create(std::move(tap), std::nullopt, loop);
-  if (!backend.ok() && was_down) {
-    // If it is still there at all.
-    (void)SetUp(links, link.index, false, "");
-  }
   return backend;
 }
 

@@ -12,9 +12,10 @@
 
 namespace bothy::net {
 
-// The tap of that name, made if it isn't there (then it goes with the backend), and brought up.
-// Errors are those of OpenTap (tap_device.h); PermissionDenied also when it is down and the process
-// may not bring it up. A call that fails leaves the host as it was.
+// The tap of that name, made if it isn't there (then it goes with the backend), and brought up
+// while the backend is there, if it is down. Errors are those of OpenTap (tap_device.h);
+// PermissionDenied also when it is down and the process may not bring it up. A call that fails
+// leaves the host as it was.
 absl::StatusOr<std::unique_ptr<Backend>> OpenTapBackend(const std::string& name,
                                                         uint16_t queue_pairs, IoLoop& loop);
 

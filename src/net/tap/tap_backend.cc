@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "net/netlink/links.h"
 #include "support/log.h"
 
 namespace bothy::net {
@@ -17,6 +18,8 @@ absl::StatusOr<std::unique_ptr<Backend>> TapBackend::Create(TapDevice device,
   ASSIGN_OR_RETURN(backend->watch_,
                    LinkWatch::Create(watched, loop, [raw = backend.get()] { raw->OnLinkNews(); }));
   backend->link_up_.store(backend->FindLinkState(), std::memory_order_relaxed);
+  ASSIGN_OR_RETURN(Links links, Links::Open());
+  ASSIGN_OR_RETURN(backend->at_first_, links.StatisticsOf(backend->index_));
   RETURN_IF_ERROR(backend->UseQueuePairs(1));
   return backend;
 }
@@ -25,6 +28,7 @@ TapBackend::TapBackend(TapDevice device, std::optional<Bridge> bridge, IoLoop& l
     : name_(std::move(device.name)),
       index_(device.index),
       made_(device.made),
+      brought_up_(device.brought_up),
       has_uso_(device.has_uso),
       mtu_(device.mtu),
       bridge_(std::move(bridge)) {
@@ -32,6 +36,33 @@ TapBackend::TapBackend(TapDevice device, std::optional<Bridge> bridge, IoLoop& l
     queues_.push_back(std::make_unique<TapQueue>(std::move(fd), loop, counters_));
   }
   pairs_in_use_ = queue_pairs();
+}
+
+TapBackend::~TapBackend() {
+  // One that was moved elsewhere is somebody else's to look after, and its number may be, too.
+  if (!brought_up_ || !in_sight_) return;
+  absl::StatusOr<Links> links = Links::Open();
+  const absl::Status down = links.ok() ? links->SetUp(index_, false, "") : links.status();
+  if (down.ok()) return;
+  LogWarning("net",
+             absl::StrCat(description(), " was down and stays up: ", std::string(down.message())));
+}
+
+DeviceTotals TapBackend::Totals() const {
+  const std::lock_guard lock(totals_mutex_);
+  if (!in_sight_) return totals_;
+  absl::StatusOr<Links> links = Links::Open();
+  if (!links.ok()) return totals_;
+  const absl::StatusOr<LinkStatistics> now = links->StatisticsOf(index_);
+  if (!now.ok()) return totals_;
+  // What the tap receives the guest has sent.
+  totals_ = {.sent_frames = now->received_frames - at_first_.received_frames,
+             .sent_bytes = now->received_bytes - at_first_.received_bytes,
+             .sent_dropped = now->received_dropped - at_first_.received_dropped,
+             .received_frames = now->sent_frames - at_first_.sent_frames,
+             .received_bytes = now->sent_bytes - at_first_.sent_bytes,
+             .received_dropped = now->sent_dropped - at_first_.sent_dropped};
+  return totals_;
 }
 
 absl::Status TapBackend::UseQueuePairs(uint16_t pairs) {
@@ -70,6 +101,7 @@ bool TapBackend::FindLinkState() const {
 }
 
 void TapBackend::OnLinkNews() {
+  in_sight_ = watch_->state(index_).present;
   const bool up = FindLinkState();
   if (link_up_.exchange(up, std::memory_order_relaxed) == up) return;
   LogInfo("net", absl::StrCat(description(), up ? ": link up" : ": link down"));
@@ -90,7 +122,7 @@ void TapBackend::Inspect(inspect::Node& node) const {
   node.Value("mtu", mtu_);
   node.Value("queue_pairs", queue_pairs());
   node.Value("queue_pairs_in_use", pairs_in_use_.load(std::memory_order_relaxed));
-  counters_.Inspect(node);
+  counters_.Inspect(node, Totals());
 }
 
 }  // namespace bothy::net

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -15,6 +16,7 @@
 #include "net/backend.h"
 #include "net/frame_counters.h"
 #include "net/netlink/link_watch.h"
+#include "net/netlink/message.h"
 #include "net/tap/tap_device.h"
 #include "net/tap/tap_queue.h"
 #include "support/io_loop.h"
@@ -31,6 +33,8 @@ class TapBackend final : public Backend {
   static absl::StatusOr<std::unique_ptr<Backend>> Create(TapDevice device,
                                                          std::optional<Bridge> bridge,
                                                          IoLoop& loop);
+  // A tap that was brought up for the backend goes down again.
+  ~TapBackend() override;
 
   [[nodiscard]] uint16_t queue_pairs() const override {
     return static_cast<uint16_t>(queues_.size());
@@ -51,19 +55,27 @@ class TapBackend final : public Backend {
   TapBackend(TapDevice device, std::optional<Bridge> bridge, IoLoop& loop);
   [[nodiscard]] bool FindLinkState() const;
   void OnLinkNews();
+  // By whatever path since the backend was opened; of a device that is out of sight what was last
+  // seen. Any thread.
+  [[nodiscard]] DeviceTotals Totals() const;
 
   const std::string name_;
   const int index_;
   const bool made_;
+  const bool brought_up_;
   const bool has_uso_;
   const uint16_t mtu_;
   const std::optional<Bridge> bridge_;
   FrameCounters counters_;
+  LinkStatistics at_first_;  // the tap's when the backend was opened
+  mutable std::mutex totals_mutex_;
+  mutable DeviceTotals totals_;  // guarded by totals_mutex_
   std::vector<std::unique_ptr<TapQueue>> queues_;
   std::unique_ptr<LinkWatch> watch_;
   std::function<void()> on_link_change_;
   std::atomic<uint16_t> pairs_in_use_ = 0;
   std::atomic<bool> link_up_ = false;
+  std::atomic<bool> in_sight_ = true;  // in the network namespace that the server is in
 };
 
 }  // namespace bothy::net

@@ -18,6 +18,7 @@ struct TapDevice {
   std::string name;
   int index = 0;                 // of the network device
   bool made = false;             // it wasn't there before, and goes with its last descriptor
+  bool brought_up = false;       // it was there and down; not by OpenTap
   uint16_t mtu = 0;              // when it was opened
   bool has_uso = false;          // Linux 6.2: UDP segmentation
   std::vector<UniqueFd> queues;  // in use: all

@@ -25,6 +25,7 @@
 #include "net/ethernet.h"
 #include "net/netlink/links.h"
 #include "net/open_backend.h"
+#include "net/testing/inspected_number.h"
 #include "net/testing/network_namespace.h"
 #include "support/endian.h"
 #include "support/io_loop.h"
@@ -377,11 +378,47 @@ TEST_P(Tap, OneMadeBeforehandIsUsedAndStays) {
       EXPECT_TRUE(absl::IsFailedPrecondition(status)) << status;
       EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("in use"));
     }
+    EXPECT_EQ(Find("given0").flags & IFF_UP, 0U) << "it was down";
+    SetUp("given0", true);
+    { EXPECT_TRUE(Open("given0").ok()); }
+    EXPECT_NE(Find("given0").flags & IFF_UP, 0U) << "it was up";
     auto again = Open("given0");
     EXPECT_TRUE(again.ok()) << again.status();
     again = absl::CancelledError();
     EXPECT_EQ(Names().count("given0"), 1U);
     Remove("given0");
+  });
+}
+
+// As the kernel's data path has it, nothing of it goes through the queue's own calls.
+TEST_P(Tap, FramesAreCountedWhoeverMovesThem) {
+  Run([this] {
+    AddPersistentTap("given0");
+    {
+      auto before = Open("given0");
+      ASSERT_TRUE(before.ok()) << before.status();
+      Send((*before)->queue(0), Frame(1));
+    }
+    {
+      auto backend = Open("given0");
+      ASSERT_TRUE(backend.ok()) << backend.status();
+      std::array<uint8_t, kHeaderBytes> header{};
+      const Bytes frame = Frame(2);
+      const std::array<iovec, 2> buffers = {
+          iovec{header.data(), header.size()},
+          iovec{const_cast<uint8_t*>(frame.data()), frame.size()}};
+      const int fd = (*backend)->queue(0).tap_fd();
+      const uint64_t sent = InspectedNumber(**backend, "sent_frames");
+      const uint64_t bytes = InspectedNumber(**backend, "sent_bytes");
+      EXPECT_EQ(bytes, 0U) << "what went through it before doesn't count";
+      for (int i = 0; i < 3; ++i) EXPECT_GT(::writev(fd, buffers.data(), buffers.size()), 0);
+      EXPECT_EQ(InspectedNumber(**backend, "sent_frames"), sent + 3);
+      EXPECT_EQ(InspectedNumber(**backend, "sent_bytes"), bytes + 3 * frame.size());
+      // What it can't see it doesn't forget.
+      Remove("given0");
+      WaitForLink(**backend, false);
+      EXPECT_EQ(InspectedNumber(**backend, "sent_frames"), sent + 3);
+    }
   });
 }
 

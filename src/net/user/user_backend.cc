@@ -23,6 +23,7 @@
 #include "net/ethernet.h"
 #include "net/frame_counters.h"
 #include "net/loop_alarm.h"
+#include "net/user/forward_ports.h"
 #include "net/user/loopback_gate.h"
 #include "net/user/outbound_frame.h"
 #include "net/user/slirp_library.h"
@@ -271,30 +272,12 @@ absl::Status UserBackend::Initialize() {
 
 absl::Status UserBackend::AddForward(const Forward& forward) {
   const bool udp = forward.protocol == Forward::Protocol::kUdp;
-  in_addr host{};  // any
-  if (!forward.host_address.empty() &&
-      ::inet_pton(AF_INET, forward.host_address.c_str(), &host) != 1) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("'", forward.host_address, "' isn't an IPv4 address to forward a port of"));
-  }
-  if (forward.host_port == 0 || forward.guest_port == 0) {
-    return absl::InvalidArgumentError("port 0 can't be forwarded; ports are 1..65535");
-  }
-  const std::string what =
-      absl::StrCat("forwarding ", udp ? "UDP" : "TCP", " port ", forward.host_port,
-                   forward.host_address.empty() ? "" : absl::StrCat(" of ", forward.host_address));
-  if (library_.add_hostfwd(slirp_, udp ? 1 : 0, host, forward.host_port, in_addr{},
+  ASSIGN_OR_RETURN(const sockaddr_in host, ListenAddress(forward));
+  if (library_.add_hostfwd(slirp_, udp ? 1 : 0, host.sin_addr, forward.host_port, in_addr{},
                            forward.guest_port) == 0) {
     return absl::OkStatus();
   }
-  const int error = errno;
-  if (error == EADDRINUSE) {
-    return absl::AlreadyExistsError(absl::StrCat(what, ": the port is taken on this host"));
-  }
-  if (error == EADDRNOTAVAIL) {
-    return absl::InvalidArgumentError(absl::StrCat(what, ": this host hasn't that address"));
-  }
-  return ErrnoStatus(error, what);
+  return ForwardError(errno, forward);
 }
 
 FrameQueue::Sent UserBackend::Send(std::span<const iovec> frame) {

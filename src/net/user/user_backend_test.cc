@@ -19,10 +19,11 @@
 #include <variant>
 #include <vector>
 
-#include "inspect/inspection.h"
 #include "net/ethernet.h"
 #include "net/open_backend.h"
+#include "net/testing/inspected_number.h"
 #include "net/testing/tiny_guest.h"
+#include "net/user/forward_ports.h"
 #include "support/endian.h"
 #include "support/unique_fd.h"
 
@@ -104,18 +105,7 @@ class UserBackendTest : public ::testing::TestWithParam<IoLoop::Engine> {
       return port;
     }
   }
-  // A number of what inspection shows; 0 when it isn't there.
-  uint64_t Number(const std::string& path) {
-    const auto query = inspect::Query::Parse(path, 0);
-    EXPECT_TRUE(query.ok()) << query.status();
-    uint64_t number = 0;
-    inspect::Inspection::Start(
-        *query, [this](inspect::Node& node) { backend_->Inspect(node); },
-        [&number](absl::StatusOr<inspect::Value> value) {
-          if (value.ok()) number = std::get<uint64_t>(value->AsVariant());
-        });
-    return number;
-  }
+  uint64_t Number(const std::string& path) { return InspectedNumber(*backend_, path); }
   // Everything that is to be done gets its turn.
   void RunLoop() {
     for (int i = 0; i < 5; ++i) {
@@ -373,6 +363,26 @@ TEST_P(UserBackendTest, PortsThatAreTakenAndOptionsThatAreWrongAreRefused) {
   EXPECT_TRUE(absl::IsInvalidArgument(Open(with({Protocol::kTcp, "192.0.2.1", 2222, 22}))));
   EXPECT_TRUE(absl::IsInvalidArgument(Open({.cidr = "", .forwards = {}, .mtu = 575})));
   EXPECT_TRUE(absl::IsInvalidArgument(Open({.cidr = "", .forwards = {}, .mtu = 65'521})));
+}
+
+TEST(ForwardPortsTest, AreTriedBesideThoseThatAreHeld) {
+  uint16_t tcp = 0;
+  const UniqueFd listener = HostSocket(SOCK_STREAM, 0, tcp);
+  uint16_t udp = 0;
+  UniqueFd datagrams = HostSocket(SOCK_DGRAM, 0, udp);
+  using Protocol = Forward::Protocol;
+  const Forward taken = {Protocol::kTcp, "", tcp, 22};
+  const Forward also_taken = {Protocol::kUdp, "127.0.0.1", udp, 53};
+  EXPECT_TRUE(absl::IsAlreadyExists(TryForwards({taken}, {})));
+  EXPECT_TRUE(absl::IsAlreadyExists(TryForwards({also_taken}, {})));
+  EXPECT_TRUE(absl::IsAlreadyExists(TryForwards({taken, also_taken}, {taken})));
+  EXPECT_TRUE(absl::IsAlreadyExists(TryForwards({also_taken}, {{Protocol::kTcp, "", udp, 53}})))
+      << "another protocol's";
+  EXPECT_TRUE(TryForwards({taken, also_taken}, {also_taken, taken}).ok());
+  EXPECT_TRUE(absl::IsInvalidArgument(TryForwards({{Protocol::kTcp, "192.0.2.1", 2222, 22}}, {})));
+  datagrams.Reset();
+  EXPECT_TRUE(TryForwards({also_taken}, {}).ok());
+  EXPECT_TRUE(TryForwards({also_taken}, {}).ok()) << "nothing is kept";
 }
 
 TEST_P(UserBackendTest, FramesThatItCannotHaveAreDroppedAndCounted) {

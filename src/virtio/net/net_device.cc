@@ -21,7 +21,8 @@ constexpr uint16_t kTransmitQueueSize = 256;
 constexpr uint16_t kControlQueueSize = 64;
 // Taken off one queue in one round of the loop, so that others and a pause get their turn.
 constexpr int kFramesPerRound = 64;
-constexpr int kCommandsPerRound = 64;
+// Some stop and start the kernel's path.
+constexpr int kCommandsPerRound = 8;
 // A table of addresses is the longest command; longer ones than any driver's are refused.
 constexpr size_t kMostCommandBytes = size_t{64} * 1024;
 // What may stand in front of the payload without offloads: addresses, type, two VLAN tags.
@@ -65,7 +66,7 @@ NetDevice::NetDevice(NetDeviceOptions options, std::unique_ptr<net::Backend> bac
       loop_(loop),
       max_pairs_(std::min(backend_->queue_pairs(), kMaxNetQueuePairs)),
       features_(OfferedFeatures()),
-      mtu_(backend_->mtu()),
+      config_mtu_(backend_->mtu()),
       config_mac_(options_.mac),
       pairs_(max_pairs_),
       filter_(options_.mac),
@@ -125,7 +126,7 @@ net::Offloads NetDevice::SendOffloads(uint64_t features) {
 }
 
 void NetDevice::AttachBackend() {
-  for (uint16_t i = 0; i < backend_->queue_pairs(); ++i) {
+  for (uint16_t i = 0; i < std::min(backend_->queue_pairs(), max_pairs_); ++i) {
     backend_->queue(i).SetCallbacks(
         [this, i] {
           pairs_[i].answered_at_once = true;  // perhaps
@@ -146,6 +147,11 @@ void NetDevice::AttachBackend() {
   config_status_ = link_wanted_ && backend_->link_up() ? kStatusLinkUp : 0;
 }
 
+uint16_t NetDevice::mtu() const {
+  const std::lock_guard lock(config_mutex_);
+  return config_mtu_;
+}
+
 void NetDevice::ReadConfig(uint64_t offset, std::span<uint8_t> data) {
   std::array<uint8_t, kConfigBytes> config{};
   bool looked = false;
@@ -153,12 +159,12 @@ void NetDevice::ReadConfig(uint64_t offset, std::span<uint8_t> data) {
     const std::lock_guard lock(config_mutex_);
     std::copy(config_mac_.begin(), config_mac_.end(), &config[kConfigMac]);
     StoreLe<uint16_t>(&config[kConfigStatus], config_status_);
+    StoreLe<uint16_t>(&config[kConfigMtu], config_mtu_);
     if (tell_when_read_ && offset <= kConfigStatus && offset + data.size() > kConfigStatus) {
       looked = std::exchange(tell_when_read_, false);
     }
   }
   StoreLe<uint16_t>(&config[kConfigMaxPairs], max_pairs_);
-  StoreLe<uint16_t>(&config[kConfigMtu], mtu_);
   for (size_t i = 0; i < data.size(); ++i) {
     data[i] = offset + i < config.size() ? config[offset + i] : uint8_t{0};
   }
@@ -212,7 +218,7 @@ void NetDevice::ApplyReceiveOffloads(const net::Offloads& offloads) {
   }
   const bool segments = offloads.tso4 || offloads.tso6 || offloads.uso;
   const size_t longest =
-      segments ? net::kLargestFrame : std::max(mtu_, backend_->mtu()) + kLinkHeaderBytes;
+      segments ? net::kLargestFrame : std::max(mtu(), backend_->mtu()) + kLinkHeaderBytes;
   for (Pair& pair : pairs_) {
     if (pair.receive != nullptr) pair.receive->SetLongestFrame(longest);
   }
@@ -275,6 +281,7 @@ void NetDevice::Reset(std::function<void()> done) {
     const std::lock_guard lock(config_mutex_);
     config_mac_ = options_.mac;
     config_status_ &= static_cast<uint16_t>(~kStatusAnnounce);
+    config_mtu_ = backend_->mtu();
   }
   StopWaitingForDriver();
   done();
@@ -288,7 +295,7 @@ void NetDevice::Broken(const absl::Status& reason) {
 
 void NetDevice::ServeReceive(uint16_t index) {
   Pair& pair = pairs_[index];
-  if (!serving() || pair.receive == nullptr || kernel_path_active()) return;
+  if (!serving() || pair.receive == nullptr || pair.in_kernel) return;
   const auto result = pair.receive->Serve(backend_->queue(index), filter_, kFramesPerRound);
   if (pair.receive->TakeInterrupt()) transport_->InterruptQueue(ReceiveIndex(index));
   if (!result.ok()) {
@@ -299,7 +306,7 @@ void NetDevice::ServeReceive(uint16_t index) {
 
 void NetDevice::ServeTransmit(uint16_t index) {
   Pair& pair = pairs_[index];
-  if (!serving() || pair.transmit == nullptr || kernel_path_active()) return;
+  if (!serving() || pair.transmit == nullptr || pair.in_kernel) return;
   // Frames of a queue that isn't in use go nowhere (5.1.6.5.6).
   const bool goes = link_wanted_ && index < active_pairs_;
   net::FrameQueue* const to =
@@ -421,88 +428,19 @@ std::unique_ptr<net::Backend> NetDevice::ExchangeBackend(std::unique_ptr<net::Ba
   if (transport_ != nullptr) {
     ApplyReceiveOffloads(receive_offloads_);
     UseQueuePairs();
+    if (backend_->link_up() && backend_->mtu() < mtu()) {
+      LogWarning(name(), absl::StrCat("its driver was told of frames of ", mtu(), " bytes, and ",
+                                      backend_->description(), " takes ", backend_->mtu(),
+                                      ": set that MTU in the guest"));
+    }
+  } else {
+    const std::lock_guard lock(config_mutex_);
+    config_mtu_ = backend_->mtu();
   }
   why_not_kernel_ = options_.kernel_path == KernelPath::kOff ? "it isn't asked for"
                     : backend_->queue(0).tap_fd() < 0        ? "the backend isn't a tap"
                                                              : "";
   return backend;
-}
-
-// --- the kernel's data path ----------------------------------------------------------------------
-
-bool NetDevice::KernelMayServe() const {
-  // Without mergeable buffers the kernel leaves num_buffers as it finds it.
-  return serving() && link_wanted_ && why_not_kernel_.empty() && !kernel_failed_ &&
-         Has(kFeatureMergeableBuffers) && !kernel_path_active();
-}
-
-void NetDevice::StartKernelPath() {
-  if (!KernelMayServe()) return;
-  for (uint16_t i = 0; i < UsedPairs(); ++i) {
-    const absl::Status status = StartKernelPair(i);
-    if (status.ok()) continue;
-    StopKernelPath();
-    why_not_kernel_ = std::string(status.message());
-    LogWarning(name(), absl::StrCat("frames take this process's own path: ", why_not_kernel_));
-    return;
-  }
-  if (kernel_path_active()) ++kernel_starts_;
-}
-
-absl::Status NetDevice::StartKernelPair(uint16_t index) {
-  Pair& pair = pairs_[index];
-  if (pair.receive == nullptr || pair.transmit == nullptr) return absl::OkStatus();
-  while (kernel_.size() <= index) {
-    ASSIGN_OR_RETURN(kernel_.emplace_back(), VhostNet::Open());
-  }
-  pair.receive->GiveBack();
-  pair.transmit->GiveBack();
-  VhostNet& vhost = *kernel_[index];
-  kernel_pairs_.push_back(index);
-  std::array<VhostNet::Ring, 2> rings;
-  const std::array<Virtqueue*, 2> queues = {&pair.receive->virtqueue(),
-                                            &pair.transmit->virtqueue()};
-  for (uint16_t i = 0; i < 2; ++i) {
-    const auto queue = static_cast<uint16_t>(ReceiveIndex(index) + i);
-    rings[i].queue = queues[i];
-    ASSIGN_OR_RETURN(rings[i].interrupt, transport_->InterruptEvent(queue));
-    rings[i].doorbell = transport_->LendDoorbell(queue);
-  }
-  kernel_errors_[index] = loop_.WatchEvent(vhost.error_fd(), [this] { OnKernelError(); });
-  return vhost.Start(memory_, active_features_, rings, backend_->queue(index).tap_fd());
-}
-
-void NetDevice::StopKernelPath() {
-  for (const uint16_t index : std::exchange(kernel_pairs_, {})) {
-    kernel_[index]->Stop();
-    kernel_errors_[index].reset();
-    transport_->ReturnDoorbell(ReceiveIndex(index));
-    transport_->ReturnDoorbell(TransmitIndex(index));
-    // Those who were told of nothing since.
-    transport_->InterruptQueue(ReceiveIndex(index));
-    transport_->InterruptQueue(TransmitIndex(index));
-  }
-}
-
-// Whether it is the driver's doing our own path finds out, and says so precisely.
-void NetDevice::OnKernelError() {
-  if (!kernel_path_active()) return;
-  // The watch that calls this goes with the path.
-  loop_.Post([self = self_] {
-    if (*self == nullptr || !(*self)->kernel_path_active()) return;
-    NetDevice& device = **self;
-    device.StopKernelPath();
-    device.kernel_failed_ = true;
-    LogWarning(device.name(), "vhost-net found a ring or a chain wrong: own path until a reset");
-    device.ServeAll();
-  });
-}
-
-void NetDevice::MemoryChanged() {
-  if (!kernel_path_active()) return;
-  StopKernelPath();
-  StartKernelPath();
-  ServeAll();
 }
 
 // --- inspection ----------------------------------------------------------------------------------
@@ -517,7 +455,7 @@ void NetDevice::Inspect(inspect::Node& node) const {
     const std::lock_guard lock(config_mutex_);
     node.Value("link_up", (config_status_ & kStatusLinkUp) != 0);
   }
-  node.Value("mtu", mtu_);
+  node.Value("mtu", mtu());
   node.Value("queue_pairs", max_pairs_);
   node.Value("queue_pairs_in_use", active_pairs_);
   node.Value("control_commands", control_commands_);

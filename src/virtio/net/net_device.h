@@ -89,7 +89,8 @@ class NetDevice final : public Device {
   void Inspect(inspect::Node& node) const;
 
   [[nodiscard]] net::Backend& backend() { return *backend_; }
-  [[nodiscard]] bool kernel_path_active() const { return !kernel_pairs_.empty(); }
+  // Whether the kernel serves any pair.
+  [[nodiscard]] bool kernel_path_active() const;
 
  private:
   struct Pair {
@@ -99,6 +100,7 @@ class NetDevice final : public Device {
     TransmitCounters sent;
     // A frame sent was answered within the same turn of the loop, or may be.
     bool answered_at_once = true;
+    bool in_kernel = false;  // the kernel serves both queues
   };
 
   NetDevice(NetDeviceOptions options, std::unique_ptr<net::Backend> backend,
@@ -111,6 +113,7 @@ class NetDevice final : public Device {
   // As UsedPairs says; false, and a word in the log, when the backend can't.
   bool UseQueuePairs();
 
+  [[nodiscard]] uint16_t mtu() const;
   [[nodiscard]] bool Has(uint64_t feature) const { return (active_features_ & feature) != 0; }
   [[nodiscard]] uint16_t ControlQueue() const;
   [[nodiscard]] bool serving() const { return transport_ != nullptr && !quiesced_ && !broken_; }
@@ -130,7 +133,7 @@ class NetDevice final : public Device {
   void ShowLink(bool announce);
   void LookedAtStatus();
 
-  // The kernel's data path: takes over if it can, and gives back.
+  // The kernel's data path (kernel_path.cc): takes over if it can, and gives back.
   [[nodiscard]] bool KernelMayServe() const;
   void StartKernelPath();
   void StopKernelPath();
@@ -144,9 +147,10 @@ class NetDevice final : public Device {
   uint16_t max_pairs_;
   uint64_t features_;  // offered; as the first backend had them
   std::vector<uint16_t> queue_sizes_;
-  uint16_t mtu_;
 
   mutable std::mutex config_mutex_;
+  // As this driver was told, which the device may not change (5.1.4.1): guarded by config_mutex_
+  uint16_t config_mtu_;
   MacBytes config_mac_;          // guarded by config_mutex_
   uint16_t config_status_ = 0;   // guarded by config_mutex_
   bool tell_when_read_ = false;  // guarded by config_mutex_
@@ -170,9 +174,8 @@ class NetDevice final : public Device {
 
   std::vector<std::unique_ptr<VhostNet>> kernel_;  // one a pair, once opened
   std::vector<std::unique_ptr<IoLoop::Watch>> kernel_errors_;
-  std::vector<uint16_t> kernel_pairs_;  // those the kernel serves now
-  std::string why_not_kernel_;          // empty: it may
-  bool kernel_failed_ = false;          // with this driver's rings
+  std::string why_not_kernel_;  // empty: it may
+  bool kernel_failed_ = false;  // with this driver's rings
   uint64_t kernel_starts_ = 0;
   std::shared_ptr<NetDevice*> self_;  // expires with the device, for what is posted
 };

@@ -482,12 +482,16 @@ TEST_F(NetDeviceTest, FiltersVlansOnceNegotiated) {
     EXPECT_TRUE(drivers_[ReceiveIndex(0)].TakeUsed().has_value());
     return false;
   };
+  EXPECT_EQ(Command(kClassReceive, kReceivePromiscuous, {0}), kControlOk);
   EXPECT_FALSE(passes(5));
   EXPECT_EQ(Command(kClassVlan, kVlanAdd, {5, 0}), kControlOk);
   EXPECT_TRUE(passes(5));
   EXPECT_FALSE(passes(6));
   EXPECT_EQ(Command(kClassVlan, kVlanDelete, {5, 0}), kControlOk);
   EXPECT_FALSE(passes(5));
+  // Then all frames are wanted.
+  EXPECT_EQ(Command(kClassReceive, kReceivePromiscuous, {1}), kControlOk);
+  EXPECT_TRUE(passes(5));
 }
 
 TEST_F(NetDeviceTest, CommandsOutOfRangeAreRefused) {
@@ -612,6 +616,33 @@ TEST_F(NetDeviceTest, MovesToAnotherNetworkOnceTheDriverHasSeenTheLinkGo) {
   EXPECT_THAT(raw->queue(0).sent, SizeIs(1));
   EXPECT_EQ(Command(kClassAnnounce, kAnnounceAcknowledge, {}), kControlOk);
   EXPECT_EQ(Status(), kStatusLinkUp);
+}
+
+// Its driver was told of two pairs and an MTU, which stay (5.1.4.1) until it asks anew.
+TEST_F(NetDeviceTest, ANetworkOfOtherMeasuresIsUsedAsFarAsTheCardGoes) {
+  const auto mtu = [this] {
+    std::array<uint8_t, 2> bytes{};
+    device_->ReadConfig(kConfigMtu, bytes);
+    return LoadLe<uint16_t>(bytes.data());
+  };
+  Activate();
+  EXPECT_EQ(Command(kClassMultiqueue, kMultiqueuePairsSet, {2, 0}), kControlOk);
+  device_->SetLink(false, nullptr);
+  auto next = std::make_unique<FakeBackend>(uint16_t{5});
+  next->frame_mtu = 900;
+  FakeBackend* const raw = next.get();
+  (void)device_->ExchangeBackend(std::move(next));
+  device_->SetLink(true, nullptr);
+  EXPECT_EQ(raw->used_pairs, kPairs);
+  EXPECT_TRUE(Send(WithHeader(Frame(kMac, 10)), 1));
+  EXPECT_THAT(raw->queue(1).sent, SizeIs(1));
+  // Nobody listens to those beyond.
+  raw->queue(4).readable_wanted = true;
+  raw->queue(4).Arrive(WithHeader(Frame(kMac, 50)));
+  EXPECT_THAT(raw->queue(4).incoming, SizeIs(1));
+  EXPECT_EQ(mtu(), 1500);
+  Reset();
+  EXPECT_EQ(mtu(), 900);
 }
 
 // A TCP frame over IPv4 with so much payload and room for its checksums, as drivers leave it.

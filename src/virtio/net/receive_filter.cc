@@ -102,7 +102,6 @@ bool ReceiveFilter::ChangeVlan(uint8_t command, std::span<const uint8_t> data) {
 }
 
 bool ReceiveFilter::PassesAddress(std::span<const uint8_t> destination) const {
-  if (promiscuous_) return true;
   const MacBytes address = AddressAt(destination);
   if (address == kBroadcast) return !no_broadcast_;
   if ((address[0] & 1) != 0) {
@@ -116,6 +115,8 @@ bool ReceiveFilter::PassesAddress(std::span<const uint8_t> destination) const {
 bool ReceiveFilter::Passes(std::span<const uint8_t> start) const {
   // What is shorter than an Ethernet header is nobody's.
   if (start.size() < kTagAt) return false;
+  // 5.1.6.5.1.1: all frames, tagged ones included.
+  if (promiscuous_) return true;
   if (filters_vlans_ && start.size() >= kBytesNeeded &&
       LoadBe<uint16_t>(&start[kEtherTypeAt]) == kVlanEtherType &&
       !vlans_.test(LoadBe<uint16_t>(&start[kTagAt]) & kVlanIdMask)) {

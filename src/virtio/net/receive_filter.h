@@ -35,8 +35,8 @@ class ReceiveFilter {
 
   // `start`: the first bytes of a frame, of those that there are up to kBytesNeeded.
   [[nodiscard]] bool Passes(std::span<const uint8_t> start) const;
-  // Whether every frame does.
-  [[nodiscard]] bool passes_all() const { return promiscuous_ && !filters_vlans_; }
+  // Whether every frame does that is one.
+  [[nodiscard]] bool passes_all() const { return promiscuous_; }
 
   [[nodiscard]] const MacBytes& own_address() const { return own_; }
   [[nodiscard]] bool promiscuous() const { return promiscuous_; }

@@ -104,7 +104,7 @@ class FakeBackend final : public net::Backend {
     receive_offloads = offloads;
     return absl::OkStatus();
   }
-  [[nodiscard]] uint16_t mtu() const override { return 1500; }
+  [[nodiscard]] uint16_t mtu() const override { return frame_mtu; }
   [[nodiscard]] bool link_up() const override { return up_; }
   void SetLinkCallback(std::function<void()> on_change) override {
     on_link_ = std::move(on_change);
@@ -117,6 +117,7 @@ class FakeBackend final : public net::Backend {
     if (on_link_) on_link_();
   }
 
+  uint16_t frame_mtu = 1500;
   uint16_t used_pairs = 0;
   net::Offloads receive_offloads;
 
