@@ -68,10 +68,11 @@ TEST_P(DataPathLabTest, CarriesEverythingBothWays) {
   EXPECT_THAT(facts, HasSubstr(GetParam() == "on" ? "\"data_path\":\"vhost-net\""
                                                   : "\"data_path\":\"own\""));
   EXPECT_THAT(facts, HasSubstr("\"link_up\":true"));
-  // Both paths' frames are counted.
+  // Both paths' frames are counted. (A client of iperf3's leaves when the last byte is in its
+  // socket.)
   for (const std::string direction : {"sent", "received"}) {
     SCOPED_TRACE(direction);
-    EXPECT_GT(std::stod(guest.Inspect("devices/net0/card/backend/" + direction + "_bytes")), 50e6);
+    EXPECT_GT(std::stod(guest.Inspect("devices/net0/card/backend/" + direction + "_bytes")), 30e6);
     EXPECT_GT(std::stod(guest.Inspect("devices/net0/card/backend/" + direction + "_frames")), 100);
   }
   EXPECT_THAT(facts, HasSubstr("\"tso4\":true"));
@@ -319,15 +320,24 @@ TEST_F(RateLabTest, ACardKeepsToItsLimits) {
   guest.End();
 }
 
-using NicRefusalLabTest = NetLabTest;
+class NicRefusalLabTest : public NetLabTest {
+ protected:
+  // All that is known of the host's network devices, but for what follows from their ports and taps
+  // with some delay.
+  static std::string Devices() {
+    return Host("ip -o -4 addr; ip -o link | sed -E 's/NO-CARRIER,|,LOWER_UP| qdisc .* mode//g'");
+  }
+};
 
 TEST_F(NicRefusalLabTest, LeavesTheHostAsItWas) {
   MakeBridge("br0", "10.1.0.1/24");
   MakeBridge("br1", "10.1.1.1/24");
   (void)Host("ip link set br0 alias twice; ip link set br1 alias twice");
+  // One that is nobody's but its ports' goes with them.
+  (void)Host(
+      "ip link set br0 address 02:00:00:00:01:00; ip link set br1 address 02:00:00:00:01:01");
   (void)Host("ip tuntap add tap9 mode tap user 12345; ip tuntap add tap8 mode tap");
-  // All that is known of them, flags and addresses too.
-  const std::string before = Host("ip -o addr; ip -o link");
+  const std::string before = Devices();
   GuestVm guest("guest");
   wire::CreateVMRequest request = guest.Request();
   Add(request, SwitchNic(1, "br0"));
@@ -349,14 +359,14 @@ TEST_F(NicRefusalLabTest, LeavesTheHostAsItWas) {
   EXPECT_THAT(vm.Create(request),
               Fails(StatusCode::kInvalidArgument,
                     HasSubstr("config.devices_config.nic_config[1].mac_address: ")));
-  EXPECT_EQ(Host("ip -o addr; ip -o link"), before);
+  EXPECT_EQ(Devices(), before);
   // The first card's tap is brought up before the second card fails.
   *request.mutable_config()->mutable_devices_config()->mutable_nic_config(0) = TapNic(1, "tap8");
   *request.mutable_config()->mutable_devices_config()->mutable_nic_config(1) = TapNic(2, "br0");
   EXPECT_THAT(vm.Create(request),
               Fails(StatusCode::kInvalidArgument,
                     HasSubstr("config.devices_config.nic_config[1].tap.name: ")));
-  EXPECT_EQ(Host("ip -o addr; ip -o link"), before);
+  EXPECT_EQ(Devices(), before);
 }
 
 // The network beyond the NAT is the test host's: 10.7.0.1 and fd07::1, with a web server and a name
@@ -425,7 +435,10 @@ TEST_F(UserNetLabTest, AnOrdinaryUsersGuestFetchesAndIsReached) {
   EXPECT_THAT(guest.Modify(wire::ADD, TapNic(3, "tap3")),
               Fails(StatusCode::kPermissionDenied, HasSubstr("nic_config.tap")));
   EXPECT_EQ(Taps(), "");
-  (void)Host("ip tuntap add tap4 mode tap user 12345");
+  // Also where anybody may make taps, as under udev.
+  (void)Host("chmod 0666 /dev/net/tun; ip tuntap add tap4 mode tap user 12345");
+  EXPECT_THAT(guest.Modify(wire::ADD, TapNic(3, "tap3")),
+              Fails(StatusCode::kPermissionDenied, HasSubstr("CAP_NET_ADMIN")));
   EXPECT_THAT(guest.Modify(wire::ADD, TapNic(3, "tap4")),
               Fails(StatusCode::kPermissionDenied, HasSubstr("belongs to another user")));
   EXPECT_THAT(Host("ip -o link show tap4"), Not(HasSubstr("UP")));
