@@ -94,6 +94,7 @@ CommandLine::CommandLine() : app_("Drives virtual machines of bothy servers.", "
   AddCreateVerb(*this);
   AddLifecycleVerbs(*this);
   AddInspectVerb(*this);
+  AddTopVerb(*this);
   AddCapabilitiesVerb(*this);
   AddPropertiesVerb(*this);
   AddModifyVerb(*this);

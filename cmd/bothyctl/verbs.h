@@ -9,6 +9,7 @@ void AddRunVerb(CommandLine& commands);
 void AddCreateVerb(CommandLine& commands);
 void AddLifecycleVerbs(CommandLine& commands);  // teardown, pause, resume, wait, quit
 void AddInspectVerb(CommandLine& commands);
+void AddTopVerb(CommandLine& commands);
 void AddCapabilitiesVerb(CommandLine& commands);
 void AddPropertiesVerb(CommandLine& commands);
 void AddModifyVerb(CommandLine& commands);

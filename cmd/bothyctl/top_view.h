@@ -1,0 +1,35 @@
+// What `bothyctl top` shows: a line a server, and below it, where there is but one, its processors,
+// disks and network cards.
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cmd/bothyctl/top_sample.h"
+
+namespace bothy::bothyctl {
+
+struct TopServer {
+  std::string address;
+  std::string error;              // why there are no figures; empty: there are, or will be soon
+  std::optional<TopRates> rates;  // none yet
+};
+
+struct TopSize {
+  size_t columns = 80;
+  size_t rows = SIZE_MAX;  // what is more is cut off, with a word of it
+};
+
+// Lines, each at most `size.columns` wide and with a newline; text that isn't ours is made harmless
+// for a terminal. `clock` is the time of day to show.
+std::string TopText(const std::vector<TopServer>& servers, const std::string& clock,
+                    const TopSize& size);
+// One line of JSON: {"servers": [...]}, all figures of a second.
+std::string TopJson(const std::vector<TopServer>& servers);
+
+// In at most five characters: "0", "999", "1.2k", "34k", "5.6M".
+std::string ShortRate(double rate);
+
+}  // namespace bothy::bothyctl
