@@ -5,6 +5,7 @@
 #include <linux/fs.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -189,11 +190,15 @@ class HostStorage final : public Storage {
       request_ = &request;
       done_ = 0;
       way_ = 0;
+      blocking_ = false;
       rest_ = request.buffers;
       Continue();
     }
     void Complete(int64_t result) override {
-      if (result == -EINTR || result == -EAGAIN) return Continue();
+      if (result == -EINTR) return Continue();
+      // What io_uring says of a page that it has waited for and that couldn't be read (Linux 6.1):
+      // another try ends the same. A thread that does it itself hears why.
+      if (result == -EAGAIN && !std::exchange(blocking_, true)) return Continue();
       switch (request_->operation) {
         case disk::Operation::kRead:
         case disk::Operation::kWrite:
@@ -219,9 +224,8 @@ class HostStorage final : public Storage {
       const uint64_t left = request_->length - done_;
       switch (request_->operation) {
         case disk::Operation::kRead:
-          return storage_.loop_.Read(fd, Batch(), at, *this);
         case disk::Operation::kWrite:
-          return storage_.loop_.Write(fd, Batch(), at, *this);
+          return TransferBatch(fd, at);
         case disk::Operation::kFlush:
           return storage_.loop_.Fsync(fd, IoLoop::Sync::kData, *this);
         case disk::Operation::kDiscard:
@@ -250,6 +254,22 @@ class HostStorage final : public Storage {
           return storage_.loop_.Write(fd, std::span<const iovec>(&zeroes_, 1), at, *this);
         }
       }
+    }
+    void TransferBatch(int fd, uint64_t at) {
+      const bool read = request_->operation == disk::Operation::kRead;
+      const std::span<const iovec> batch = Batch();
+      if (blocking_) {
+        return storage_.loop_.RunBlocking(
+            [fd, at, read, batch]() -> int64_t {
+              const auto call = read ? ::preadv : ::pwritev;
+              const ssize_t result =
+                  call(fd, batch.data(), static_cast<int>(batch.size()), static_cast<off_t>(at));
+              return result < 0 ? -int64_t{errno} : result;
+            },
+            *this);
+      }
+      if (read) return storage_.loop_.Read(fd, batch, at, *this);
+      storage_.loop_.Write(fd, batch, at, *this);
     }
     // As many of the buffers that are left as one call takes.
     std::span<const iovec> Batch() { return rest_.first(std::min<size_t>(rest_.size(), IOV_MAX)); }
@@ -315,6 +335,7 @@ class HostStorage final : public Storage {
     Request* request_ = nullptr;
     uint64_t done_ = 0;
     int way_ = 0;
+    bool blocking_ = false;  // transfers are made by a thread that waits
     std::span<const iovec> rest_;
     std::vector<iovec> own_;  // what is left after a short transfer
     iovec zeroes_{};
@@ -354,6 +375,12 @@ absl::StatusOr<Opened> OpenAndLock(const std::string& path, bool read_only, int 
     }
     if (!exclusive) return ErrnoStatus(errno, path);
     opened.fd = std::move(exclusive);
+    // Linux opens one that is read-only for writing all the same, and refuses the writes.
+    int device_read_only = 0;
+    if (::ioctl(opened.fd.get(), BLKROGET, &device_read_only) == 0 && device_read_only != 0) {
+      return absl::PermissionDeniedError(
+          absl::StrCat(path, ": the block device is read-only: open it read-only"));
+    }
   }
   RETURN_IF_ERROR(LockImage(opened.fd.get(), read_only, path));
   return opened;

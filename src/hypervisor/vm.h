@@ -94,6 +94,11 @@ class Vcpu {
   virtual RunResult Run(ExitHandler& handler) = 0;
   // Makes the Run that is under way, or the next one, return kKicked soon. Any thread.
   virtual void Kick() = 0;
+  // The hypervisor may try an access to memory that the host can't provide again and again, within
+  // Run, for ever. Called about once a second, this has a Run that does so return kMemoryFault
+  // within a few calls. A vCPU whose faults get resolved isn't disturbed. Any thread, one at a
+  // time.
+  virtual void ExposeEndlessFault() = 0;
   [[nodiscard]] virtual ExitCounts exit_counts() const = 0;
 
   // The rest only while no thread is in Run.

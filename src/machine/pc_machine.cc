@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "acpi/tables.h"
 #include "boot/kernel_image.h"
+#include "chipset/loop_timer.h"
 #include "hypervisor/kvm/kvm.h"
 #include "machine/chipset_devices.h"
 #include "machine/pci_topology.h"
@@ -26,6 +27,9 @@ using chipset::PowerEvent;
 using hypervisor::RunResult;
 using memory::GuestMemory;
 using memory::kMiB;
+
+// How often vCPUs are looked at that may be stuck in a fault.
+constexpr uint64_t kFaultWatchNs = 1'000'000'000;
 
 bool MayRestart(const PowerActions& actions) {
   return actions.shutdown == PowerAction::kRestart || actions.reset == PowerAction::kRestart ||
@@ -51,15 +55,21 @@ class PcMachine final : public Machine, private chipset::PowerSink {
   void Inspect(inspect::Node& root) const override;
 
  private:
-  PcMachine(std::shared_ptr<hypervisor::Hypervisor> hypervisor, const MachineConfig& config,
-            PowerObserver observer)
-      : hypervisor_(std::move(hypervisor)), config_(config), observer_(std::move(observer)) {}
+  PcMachine(std::shared_ptr<hypervisor::Hypervisor> hypervisor, EventLoop& control,
+            const MachineConfig& config, PowerObserver observer)
+      : hypervisor_(std::move(hypervisor)),
+        config_(config),
+        observer_(std::move(observer)),
+        fault_watch_(control, [this] { WatchFaults(); }) {}
 
   absl::Status OpenBootFiles(const memory::Layout& layout);
   absl::Status BuildHardware(EventLoop& control);
   absl::StatusOr<hypervisor::EntryRegisters> LoadBootFiles();
   absl::StatusOr<uint64_t> WriteAcpiTables();
   [[nodiscard]] boot::LoadRequest BootRequest(uint64_t rsdp_gpa) const;
+  // Looks for faults that don't end (Vcpu::ExposeEndlessFault), and goes on with that, while there
+  // is persistent memory and it runs. On the control thread.
+  void WatchFaults();
   void OnPowerEvent(PowerEvent event) override;
 
   const std::shared_ptr<hypervisor::Hypervisor> hypervisor_;
@@ -76,6 +86,7 @@ class PcMachine final : public Machine, private chipset::PowerSink {
   std::unique_ptr<ChipsetDevices> chipset_;
   std::unique_ptr<PluggableDevices> devices_;
   std::unique_ptr<Processors> processors_;
+  chipset::LoopTimer fault_watch_;
 };
 
 absl::StatusOr<std::unique_ptr<Machine>> PcMachine::Create(
@@ -98,8 +109,8 @@ absl::StatusOr<std::unique_ptr<Machine>> PcMachine::Create(
     return absl::Status(layout.status().code(),
                         absl::StrCat("memory_config.", std::string(layout.status().message())));
   }
-  auto machine =
-      std::unique_ptr<PcMachine>(new PcMachine(std::move(hypervisor), config, std::move(observer)));
+  auto machine = std::unique_ptr<PcMachine>(
+      new PcMachine(std::move(hypervisor), control, config, std::move(observer)));
   RETURN_IF_ERROR(machine->OpenBootFiles(*layout));
   absl::StatusOr<std::unique_ptr<GuestMemory>> memory = GuestMemory::Create(
       {.layout = *layout, .populate_and_lock = !config.memory.allow_overcommit, .stop = stop});
@@ -232,7 +243,14 @@ absl::Status PcMachine::Resume() {
   devices_->units().StartAll();
   running_ = true;
   processors_->Start();
+  if (devices_->HasPersistentMemory()) fault_watch_.Set(kFaultWatchNs);
   return absl::OkStatus();
+}
+
+void PcMachine::WatchFaults() {
+  if (devices_->HasPersistentMemory() && processors_->ExposeEndlessFaults()) {
+    fault_watch_.Set(kFaultWatchNs);
+  }
 }
 
 absl::Status PcMachine::Pause() {
@@ -278,7 +296,11 @@ void PcMachine::ModifyScsiDisk(Change change, ScsiDiskConfig disk, std::stop_tok
 
 void PcMachine::ModifyPmemDisk(Change change, PmemDiskConfig disk, std::stop_token stop,
                                ChangeDone done) {
-  devices_->ModifyPmemDisk(change, std::move(disk), std::move(stop), std::move(done));
+  const auto watched = [this, done = std::move(done)](const absl::Status& status) {
+    fault_watch_.Set(kFaultWatchNs);
+    done(status);
+  };
+  devices_->ModifyPmemDisk(change, std::move(disk), std::move(stop), watched);
 }
 
 void PcMachine::ModifyNic(Change change, NicConfig nic, std::stop_token stop, ChangeDone done) {

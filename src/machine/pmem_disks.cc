@@ -303,6 +303,11 @@ bool PmemDisks::RecoverMemory(uint64_t& recoveries_seen) {
   return false;
 }
 
+bool PmemDisks::empty() const {
+  const std::lock_guard lock(mutex_);
+  return devices_.empty();
+}
+
 void PmemDisks::Inspect(inspect::Node& node) const {
   const std::lock_guard lock(mutex_);
   for (const auto& [path, device] : devices_) {

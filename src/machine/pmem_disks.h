@@ -2,7 +2,7 @@
 // disk image mapped into guest-physical memory.
 //
 // Threads: AddConfigured on the life-cycle thread before the machine runs; Modify on that of
-// `changes`; Inspect and RecoverMemory on any; destruction when none happens any more.
+// `changes`; empty, Inspect and RecoverMemory on any; destruction when none happens any more.
 #pragma once
 
 #include <map>
@@ -36,6 +36,7 @@ class PmemDisks {
   // A vCPU couldn't access guest memory: true when that was persistent memory, which it can now
   // (PmemWindow::OnFault). `recoveries_seen` is the vCPU's own, 0 at first.
   bool RecoverMemory(uint64_t& recoveries_seen);
+  [[nodiscard]] bool empty() const;
   // A directory for each: "pmem0".
   void Inspect(inspect::Node& node) const;
 

@@ -69,6 +69,15 @@ void Processors::Stop() {
   parked_.wait(lock, [this] { return running_ == 0; });
 }
 
+bool Processors::ExposeEndlessFaults() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (order_ != Order::kRun) return false;
+  }
+  for (const auto& vcpu : vcpus_) vcpu->ExposeEndlessFault();
+  return true;
+}
+
 RunResult Processors::Run(hypervisor::Vcpu& vcpu, uint64_t& recoveries_seen) {
   RunResult result = vcpu.Run(handler_);
   while (result == RunResult::kMemoryFault && on_memory_fault_(recoveries_seen)) {

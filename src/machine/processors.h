@@ -40,6 +40,10 @@ class Processors {
   // RequestStop, then returns when no vCPU is in guest code or an exit handler.
   void Stop();
 
+  // Vcpu::ExposeEndlessFault for each; false, and nothing, while they aren't to run. One thread at
+  // a time.
+  bool ExposeEndlessFaults();
+
   [[nodiscard]] size_t count() const { return vcpus_.size(); }
   [[nodiscard]] hypervisor::Vcpu& vcpu(size_t index) { return *vcpus_[index]; }
   // CPU time of all vCPU threads so far, in ns. Any thread.

@@ -33,6 +33,8 @@ class FakeVcpu final : public hypervisor::Vcpu {
     kicked_ = true;
     changed_.notify_all();
   }
+  void ExposeEndlessFault() override { ++exposures_; }
+  int exposures() const { return exposures_; }
   void Fail() {
     const std::lock_guard lock(mutex_);
     fatal_ = true;
@@ -65,6 +67,7 @@ class FakeVcpu final : public hypervisor::Vcpu {
   bool fatal_ = false;
   int runs_ = 0;
   int faults_ = 0;
+  std::atomic<int> exposures_{0};
 };
 
 class NoDevices final : public hypervisor::ExitHandler {
@@ -156,6 +159,16 @@ TEST_F(ProcessorsTest, AMemoryFaultThatCannotBeMendedIsFatal) {
   processors_->Stop();
   EXPECT_EQ(fatal_, 1);
   EXPECT_EQ(fatal_result_, RunResult::kMemoryFault);
+}
+
+TEST_F(ProcessorsTest, LooksForEndlessFaultsOfWhatRunsOnly) {
+  Make(2);
+  EXPECT_FALSE(processors_->ExposeEndlessFaults());
+  processors_->Start();
+  EXPECT_TRUE(processors_->ExposeEndlessFaults());
+  processors_->Stop();
+  EXPECT_FALSE(processors_->ExposeEndlessFaults());
+  for (const FakeVcpu* fake : fakes_) EXPECT_EQ(fake->exposures(), 1);
 }
 
 TEST_F(ProcessorsTest, RunsAgainAfterAFatalExit) {

@@ -66,7 +66,8 @@ class IoLoop {
   virtual ~IoLoop() = default;
 
   // preadv2, pwritev2, fsync or fdatasync, fallocate, ftruncate with the same meaning of every
-  // argument. At most IOV_MAX buffers.
+  // argument. At most IOV_MAX buffers. -EAGAIN from io_uring means a page that can't be read: only
+  // a call that blocks says why (RunBlocking).
   virtual void Read(int fd, std::span<const iovec> buffers, uint64_t offset, Operation& op) = 0;
   virtual void Write(int fd, std::span<const iovec> buffers, uint64_t offset, Operation& op) = 0;
   enum class Sync : uint8_t { kAll, kData };

@@ -1,5 +1,7 @@
 #include "hypervisor/kvm/cpuid.h"
 
+#include <asm/kvm_para.h>
+
 #include <algorithm>
 #include <bit>
 
@@ -82,6 +84,13 @@ std::vector<kvm_cpuid_entry2> BuildCpuid(const std::vector<kvm_cpuid_entry2>& su
         // Written anew below, once a leaf.
         if (entry.function == 0xB) has_extended_topology = true;
         continue;
+      case KVM_CPUID_FEATURES:
+        // A guest that is told of pages that take the host's I/O runs something else meanwhile:
+        // when the I/O fails, over and over, no look at its vCPU would find it at that access
+        // (KvmVcpu::ExposeEndlessFault).
+        entry.eax &= ~(1U << KVM_FEATURE_ASYNC_PF | 1U << KVM_FEATURE_ASYNC_PF_VMEXIT |
+                       1U << KVM_FEATURE_ASYNC_PF_INT);
+        break;
       case 0x80000001:
         // CmpLegacy: on AMD, leaf 1's logical CPUs are cores.
         SetField(entry.ecx, 1, 1, options.cpu_count > 1 ? entry.ecx >> 1 & 1 : 0);

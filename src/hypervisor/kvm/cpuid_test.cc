@@ -84,6 +84,13 @@ TEST(CpuidTest, GuestKnowsItsHypervisorAndTheTimersOfItsApic) {
             1U << 31 | 1U << 24 | 1U << 21);
 }
 
+TEST(CpuidTest, AsynchronousPageFaultsAreWithheld) {
+  const auto table = BuildCpuid(
+      {Entry(0x40000000, 0, 0x40000001, 0, 0, 0), Entry(0x40000001, 0, ~0U, 0, 0, 0)}, {});
+  EXPECT_EQ(Find(table, 0x40000000)->eax, 0x40000001U);
+  EXPECT_EQ(Find(table, 0x40000001)->eax, ~(1U << 4 | 1U << 10 | 1U << 14));
+}
+
 TEST(CpuidTest, HostWithoutExtendedTopologyGetsNone) {
   const auto table = BuildCpuid({Entry(0x1, 0, 0, 0, 0, 0)}, {.cpu_count = 4});
   EXPECT_FALSE(Find(table, 0xB).has_value());

@@ -2,11 +2,15 @@
 #include "hypervisor/kvm/kvm.h"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <thread>
 #include <vector>
 
 #include "hypervisor/kvm/testing/kvm_guest.h"
+#include "support/unique_fd.h"
 
 namespace bothy::hypervisor::kvm {
 namespace {
@@ -54,6 +58,52 @@ TEST_F(KvmTest, KickBeforeRunMakesItReturnAtOnce) {
   Load(kCountForEver);
   vcpu_->Kick();
   EXPECT_EQ(vcpu_->Run(handler_), RunResult::kKicked);
+}
+
+// A page of a file that is gone: KVM could only have it read asynchronously, and fails at that.
+TEST_F(KvmTest, AFaultThatCannotEndIsAMemoryFaultOnceItIsLookedAt) {
+  constexpr uint64_t kPage = 0x1000;
+  const UniqueFd file(::memfd_create("page", MFD_CLOEXEC));
+  ASSERT_EQ(::ftruncate(file.get(), kPage), 0);
+  auto page = Mapping::Create(kPage, PROT_READ | PROT_WRITE, MAP_SHARED, file.get(), 0, "a page");
+  ASSERT_TRUE(page.ok()) << page.status();
+  auto slot = vm_->MapMemory({.guest_physical = 0x20'0000, .host = page->bytes()});
+  ASSERT_TRUE(slot.ok()) << slot.status();
+  ASSERT_EQ(::ftruncate(file.get(), 0), 0);
+  // mov al, 1; out 0xE9, al; sti; nop; mov al, [0x200000]; out 0xE9, al; ud2
+  Load({0xB0, 0x01, 0xE6, 0xE9, 0xFB, 0x90, 0xA0, 0x00, 0x00, 0x20, 0x00, 0xE6, 0xE9, 0x0F, 0x0B});
+  std::atomic<bool> ended{false};
+  RunResult result{};
+  std::thread runner([&] {
+    result = vcpu_->Run(handler_);
+    ended = true;
+  });
+  handler_.WaitForWrites(1);
+  while (!ended) vcpu_->ExposeEndlessFault();
+  runner.join();
+  EXPECT_EQ(result, RunResult::kMemoryFault);
+  // The access is made again.
+  ASSERT_NE(::mmap(page->data(), kPage, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0),
+            MAP_FAILED);
+  page->data()[0] = 0x42;
+  EXPECT_EQ(vcpu_->Run(handler_), RunResult::kTripleFault);
+  EXPECT_EQ(handler_.WaitForWrites(2)[1].second, 0x42);
+}
+
+TEST_F(KvmTest, LooksForEndlessFaultsLoseNeitherExitsNorKicks) {
+  Load(kCountForEver);
+  RunResult result{};
+  std::thread runner([&] { result = vcpu_->Run(handler_); });
+  for (size_t writes = 0; writes < 1000;) {
+    vcpu_->ExposeEndlessFault();
+    writes = handler_.WaitForWrites(writes + 1).size();
+  }
+  vcpu_->Kick();
+  runner.join();
+  EXPECT_EQ(result, RunResult::kKicked);
+  const auto writes = handler_.WaitForWrites(0);
+  for (size_t i = 0; i < writes.size(); ++i) EXPECT_EQ(writes[i].second, (i + 1) & 0xFF);
 }
 
 TEST_F(KvmTest, PowerOnStateRunsTheSameAgain) {

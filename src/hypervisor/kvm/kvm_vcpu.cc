@@ -2,6 +2,7 @@
 
 #include <csignal>
 #include <cstring>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -17,6 +18,9 @@ constexpr uint32_t kMsrMtrrDefType = 0x2FF;
 constexpr uint64_t kMtrrEnabledWriteBack = 1U << 11 | 6;
 constexpr uint32_t kMsrMiscEnable = 0x1A0;
 constexpr uint64_t kMiscEnableFastString = 1;
+
+constexpr uint64_t kRflagsTrap = 1U << 8;
+constexpr uint64_t kRflagsInterrupt = 1U << 9;
 
 int KickSignal() { return SIGRTMIN; }
 
@@ -88,6 +92,8 @@ absl::StatusOr<std::unique_ptr<KvmVcpu>> KvmVcpu::Create(int vm_fd, const Option
   entries[1].data = kMiscEnableFastString;
   CountedArray<kvm_msr_entry> msrs{std::span<const kvm_msr_entry>(entries)};
   RETURN_IF_ERROR(Ioctl(vcpu->fd_.get(), kSetMsrs, msrs.data(), "setting MSRs"));
+  // Now: while a vCPU runs, ioctls on it wait.
+  vcpu->fault_counts_ = FaultCounts::Open(vcpu->fd_.get());
   return vcpu;
 }
 
@@ -115,10 +121,63 @@ absl::Status KvmVcpu::SetEntry(const EntryRegisters& entry) {
   return Ioctl(fd_.get(), KVM_SET_REGS, &regs, "setting vCPU registers");
 }
 
-void KvmVcpu::Kick() {
+void KvmVcpu::Interrupt() {
   __atomic_store_n(&run_->immediate_exit, 1, __ATOMIC_SEQ_CST);
   const std::lock_guard lock(thread_mutex_);
   if (in_run_) ::pthread_kill(thread_, KickSignal());
+}
+
+void KvmVcpu::Kick() {
+  kicked_ = true;
+  Interrupt();
+}
+
+// A fault for which the host has to do I/O is handed to a thread of KVM's, and the vCPU waits as if
+// it was halted. That thread doesn't tell that it failed (async_pf_execute): the vCPU goes on,
+// meets the same fault, and so on. Only where the guest couldn't take an interrupt just now does
+// KVM do the I/O itself (kvm_can_do_async_pf), and KVM_RUN fails with EFAULT when that does.
+void KvmVcpu::ExposeEndlessFault() {
+  if (fault_counts_.ok()) {
+    const absl::StatusOr<uint64_t> unresolved = fault_counts_->Unresolved();
+    // One that doesn't count can't be told from one that does so for ever.
+    if (unresolved.ok() && std::exchange(last_unresolved_, *unresolved) == *unresolved) return;
+  }
+  expose_fault_ = true;
+  Interrupt();
+}
+
+bool KvmVcpu::OnInterrupted() {
+  interrupted_exits_.fetch_add(1, std::memory_order_relaxed);
+  // What is asked for after this store makes the next KVM_RUN return at once; what was before it is
+  // seen now.
+  __atomic_store_n(&run_->immediate_exit, 0, __ATOMIC_SEQ_CST);
+  if (expose_fault_.exchange(false)) HoldInterruptsForOneInstruction();
+  return kicked_.exchange(false);
+}
+
+// As the instruction after an STI, which the guest's next one may well be. Where that wouldn't be a
+// state that a processor can be in, the next call of ExposeEndlessFault may find another.
+void KvmVcpu::HoldInterruptsForOneInstruction() {
+  kvm_mp_state mp{};
+  kvm_regs regs{};
+  kvm_vcpu_events events{};
+  if (::ioctl(fd_.get(), KVM_GET_MP_STATE, &mp) != 0 ||
+      ::ioctl(fd_.get(), KVM_GET_REGS, &regs) != 0 ||
+      ::ioctl(fd_.get(), KVM_GET_VCPU_EVENTS, &events) != 0) {
+    return;
+  }
+  // One that is halted would sleep through its interrupts.
+  if (mp.mp_state != KVM_MP_STATE_RUNNABLE) return;
+  // With interrupts disabled it can't be that fault; single-stepping has conditions of its own for
+  // entering a guest (Intel SDM 3C, 26.3.1.5).
+  if ((regs.rflags & (kRflagsInterrupt | kRflagsTrap)) != kRflagsInterrupt) return;
+  if (events.exception.injected != 0 || events.exception.pending != 0 ||
+      events.interrupt.injected != 0 || events.nmi.injected != 0 || events.smi.smm != 0) {
+    return;
+  }
+  events.interrupt.shadow = KVM_X86_SHADOW_INT_STI;
+  events.flags = KVM_VCPUEVENT_VALID_SHADOW;
+  static_cast<void>(::ioctl(fd_.get(), KVM_SET_VCPU_EVENTS, &events));
 }
 
 RunResult KvmVcpu::Run(ExitHandler& handler) {
@@ -131,10 +190,7 @@ RunResult KvmVcpu::Run(ExitHandler& handler) {
   for (bool stop = false; !stop;) {
     if (::ioctl(fd_.get(), KVM_RUN, 0) < 0) {
       if (errno == EINTR) {
-        interrupted_exits_.fetch_add(1, std::memory_order_relaxed);
-        // A kick that comes after this store makes the next Run return at once; one before it is
-        // answered now.
-        if (__atomic_exchange_n(&run_->immediate_exit, 0, __ATOMIC_SEQ_CST) != 0) stop = true;
+        stop = OnInterrupted();
         continue;
       }
       if (errno == EAGAIN) continue;  // an AP that isn't started yet was woken
@@ -267,7 +323,7 @@ absl::Status KvmVcpu::RestorePowerOnState() {
   // registers.
   __atomic_store_n(&run_->immediate_exit, 1, __ATOMIC_SEQ_CST);
   (void)::ioctl(fd, KVM_RUN, 0);
-  __atomic_store_n(&run_->immediate_exit, 0, __ATOMIC_SEQ_CST);
+  static_cast<void>(OnInterrupted());
   // MP state before the local APIC and segments: KVM resets parts of a vCPU that leaves the INIT
   // state.
   RETURN_IF_ERROR(Ioctl(fd, KVM_SET_MP_STATE, &power_on_->mp, "setting the MP state"));

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <vector>
 
+#include "hypervisor/kvm/fault_counts.h"
 #include "hypervisor/vm.h"
 #include "support/mapping.h"
 #include "support/unique_fd.h"
@@ -27,6 +28,7 @@ class KvmVcpu final : public Vcpu {
 
   RunResult Run(ExitHandler& handler) override;
   void Kick() override;
+  void ExposeEndlessFault() override;
   [[nodiscard]] ExitCounts exit_counts() const override;
   absl::Status SetEntry(const EntryRegisters& entry) override;
   absl::Status CapturePowerOnState() override;
@@ -42,6 +44,11 @@ class KvmVcpu final : public Vcpu {
  private:
   struct PowerOnState;
   KvmVcpu(uint32_t index, UniqueFd fd, Mapping run);
+  // Has KVM_RUN return EINTR, the one that is under way or the next one. Any thread.
+  void Interrupt();
+  // After EINTR; whether Kick was called.
+  bool OnInterrupted();
+  void HoldInterruptsForOneInstruction();
   void HandlePort(ExitHandler& handler);
   void HandleMmio(ExitHandler& handler);
   RunResult ReportFailure(const char* what);
@@ -53,6 +60,12 @@ class KvmVcpu final : public Vcpu {
   std::mutex thread_mutex_;
   pthread_t thread_{};   // in Run; guarded by thread_mutex_
   bool in_run_ = false;  // guarded by thread_mutex_
+  // What Interrupt was called for.
+  std::atomic<bool> kicked_{false};
+  std::atomic<bool> expose_fault_{false};
+  // ExposeEndlessFault's.
+  absl::StatusOr<FaultCounts> fault_counts_;
+  uint64_t last_unresolved_ = 0;
   std::atomic<uint64_t> port_exits_{0};
   std::atomic<uint64_t> mmio_exits_{0};
   std::atomic<uint64_t> interrupted_exits_{0};

@@ -2,8 +2,9 @@
 //
 // A file that is truncated takes its mapped pages away. A thread of this process that touches one
 // gets SIGBUS (SigbusGuard), a system call EFAULT; but a vCPU that does so with interrupts enabled
-// gets nothing: KVM has the page faulted in beside it, throws the failure away, and lets it try
-// again, for ever. Only what another process or this one does on this host is heard of (inotify).
+// gets nothing until somebody looks (Vcpu::ExposeEndlessFault), and then all files are suspects:
+// this is sooner, and knows which it was. Only what another process or this one does on this host
+// is heard of (inotify).
 //
 // On the loop's thread.
 #pragma once

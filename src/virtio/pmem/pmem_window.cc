@@ -69,9 +69,10 @@ Task<absl::Status> PmemWindow::Open() {
     if (watch.ok()) {
       file_watch_ = *std::move(watch);
     } else {
-      LogWarning(options_.name,
-                 absl::StrCat(disk_->path(), ": a guest would hang if the file was truncated: ",
-                              std::string(watch.status().message())));
+      LogWarning(
+          options_.name,
+          absl::StrCat(disk_->path(), ": that the file was truncated won't be noticed at once: ",
+                       std::string(watch.status().message())));
     }
   }
 
