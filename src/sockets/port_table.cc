@@ -29,9 +29,14 @@ absl::Status PortTable::Remove(uint32_t port) {
   return paths_.erase(port) != 0 ? absl::OkStatus() : NoEntry(port);
 }
 
+std::optional<std::string> PortTable::Listener(uint32_t port) const {
+  const auto entry = paths_.find(port);
+  return entry == paths_.end() ? std::nullopt : std::optional(entry->second);
+}
+
 std::optional<std::string> PortTable::PathFor(uint32_t port) const {
-  if (const auto entry = paths_.find(port); entry != paths_.end()) return entry->second;
-  if (base_.empty()) return std::nullopt;
+  std::optional<std::string> listener = Listener(port);
+  if (listener.has_value() || base_.empty()) return listener;
   return absl::StrCat(base_, "_", port);
 }
 

@@ -25,6 +25,8 @@ class PortTable {
   absl::Status Update(uint32_t port, const std::string& path);  // NotFound
   absl::Status Remove(uint32_t port);                           // NotFound
 
+  // What the table has for `port`.
+  [[nodiscard]] std::optional<std::string> Listener(uint32_t port) const;
   // Where to connect for a guest that connects to `port`.
   [[nodiscard]] std::optional<std::string> PathFor(uint32_t port) const;
 
