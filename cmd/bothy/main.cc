@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <malloc.h>
+#include <sys/resource.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -154,6 +155,14 @@ CLI::Option* AddChoice(CLI::App& app, const std::string& name, T* value,
       description);
 }
 
+// A guest's connections to the host take a descriptor each; nothing here counts on few or low ones.
+void RaiseDescriptorLimit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  (void)::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 int Main(int argc, char** argv) {
   // One heap for all threads. By default each thread that meets another at the heap's lock gets one
   // of its own, for ever: with a thread a vCPU, a server's mappings and private memory would grow
@@ -164,6 +173,7 @@ int Main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);
   // A disk image that may grow no further is an I/O error for the guest.
   std::signal(SIGXFSZ, SIG_IGN);
+  RaiseDescriptorLimit();
   Flags flags;
   CLI::App app("A virtual machine service: one VM, driven over a ttrpc socket (vmservice.VM).",
                "bothy");

@@ -99,6 +99,8 @@ CommandLine::CommandLine() : app_("Drives virtual machines of bothy servers.", "
   AddPropertiesVerb(*this);
   AddModifyVerb(*this);
   AddSocketVerb(*this);
+  AddConnectVerb(*this);
+  AddForwardVerb(*this);
   AddDiskVerbs(*this);
   AddCompletionVerbs(*this);
 }

@@ -14,6 +14,8 @@ void AddCapabilitiesVerb(CommandLine& commands);
 void AddPropertiesVerb(CommandLine& commands);
 void AddModifyVerb(CommandLine& commands);
 void AddSocketVerb(CommandLine& commands);
+void AddConnectVerb(CommandLine& commands);
+void AddForwardVerb(CommandLine& commands);
 void AddDiskVerbs(CommandLine& commands);        // disk create, info, check, repair, …
 void AddCompletionVerbs(CommandLine& commands);  // completion bash, zsh, fish
 

@@ -94,6 +94,10 @@ void AddVmFlags(CLI::App& verb, VmFlags* flags) {
       "mac=ADDRESS, name=TEXT",
       ParseNicFlag, [flags](NicFlag flag) { flags->nics.push_back(std::move(flag)); })
       ->type_name("user[,forward=…]|tap=NAME|switch=NAME[,mac=…]");
+  verb.add_option("--vsock", flags->vsock_path,
+                  "Unix socket by which programs here reach ports of the guest (CONNECT PORT); its "
+                  "connections to port N go to PATH_N unless socket add says otherwise")
+      ->type_name("PATH");
   verb.add_flag("--guest-unpacks", flags->guest_unpacks,
                 "The guest unpacks its kernel itself, which keeps its address randomisation");
   CLI::Option* const populate = verb.add_flag(
@@ -136,6 +140,9 @@ absl::StatusOr<::vmservice::CreateVMRequest> BuildCreateRequest(const VmFlags& f
   RETURN_IF_ERROR(AddScsiDisks(flags.disks, config));
   RETURN_IF_ERROR(AddPmemDisks(flags.pmem, config));
   AddNics(flags.nics, config);
+  if (!flags.vsock_path.empty()) {
+    config->mutable_hvsocket_config()->set_path(AbsolutePath(flags.vsock_path));
+  }
   for (const auto& [key, value] : flags.extra_data) (*config->mutable_extra_data())[key] = value;
   request.set_log_id(flags.log_id);
   return request;

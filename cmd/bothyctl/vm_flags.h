@@ -38,6 +38,7 @@ struct VmFlags {
   std::vector<DiskFlag> disks;
   std::vector<DiskFlag> pmem;
   std::vector<NicFlag> nics;
+  std::string vsock_path;  // empty: as the file has it
   bool guest_unpacks = false;
   bool populate = false;
   bool overcommit = false;

@@ -84,6 +84,18 @@ struct NicTuning {
   bool host_loopback = false;  // user-mode NAT leads to the host's loopback interface
 };
 
+// Sockets between guest and host.
+struct SocketsConfig {
+  uint64_t guest_cid = 3;  // 3..0xFFFFFFFE
+  std::string path;        // where programs of the host connect ("CONNECT <port>"); empty: nowhere
+};
+
+// Which listener of the host a port leads to. For a removal an empty path fits any.
+struct SocketConfig {
+  uint32_t port = 0;
+  std::string path;  // fits sockaddr_un
+};
+
 enum class PowerAction : uint8_t { kHalt, kRestart };
 
 struct PowerActions {
@@ -105,6 +117,7 @@ struct MachineConfig {
   std::vector<PmemDiskConfig> pmem_disks;      // distinct paths, in the order of the request
   std::vector<NicConfig> nics;                 // distinct identities and addresses
   std::map<Guid, NicTuning> nic_tuning;
+  SocketsConfig sockets;
   PciConfig pci;
   PowerActions power;
 };

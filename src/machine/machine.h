@@ -107,6 +107,12 @@ class Machine {
   //   kUpdate  goes on with another backend; the guest sees its link go down and up
   virtual void ModifyNic(Change change, NicConfig nic, std::stop_token stop, ChangeDone done) = 0;
 
+  // Errors begin with "port: " or "listener_path: "; nobody waits for the guest.
+  //   kAdd     guests that connect to the port get to the listener
+  //   kRemove  no more do; connections stay
+  //   kUpdate  the next one gets to another listener
+  virtual void ModifySocket(Change change, SocketConfig socket, ChangeDone done) = 0;
+
   // Describes memory, processors, chipset and devices: the top of the state tree, beside the life
   // cycle's own node "vm".
   virtual void Inspect(inspect::Node& root) const = 0;

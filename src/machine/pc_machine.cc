@@ -52,6 +52,7 @@ class PcMachine final : public Machine, private chipset::PowerSink {
   void ModifyPmemDisk(Change change, PmemDiskConfig disk, std::stop_token stop,
                       ChangeDone done) override;
   void ModifyNic(Change change, NicConfig nic, std::stop_token stop, ChangeDone done) override;
+  void ModifySocket(Change change, SocketConfig socket, ChangeDone done) override;
   void Inspect(inspect::Node& root) const override;
 
  private:
@@ -305,6 +306,10 @@ void PcMachine::ModifyPmemDisk(Change change, PmemDiskConfig disk, std::stop_tok
 
 void PcMachine::ModifyNic(Change change, NicConfig nic, std::stop_token stop, ChangeDone done) {
   devices_->ModifyNic(change, std::move(nic), std::move(stop), std::move(done));
+}
+
+void PcMachine::ModifySocket(Change change, SocketConfig socket, ChangeDone done) {
+  devices_->ModifySocket(change, std::move(socket), std::move(done));
 }
 
 void PcMachine::Inspect(inspect::Node& root) const {

@@ -29,6 +29,8 @@ absl::StatusOr<std::unique_ptr<PluggableDevices>> PluggableDevices::Create(
   RETURN_IF_ERROR(devices->scsi_.AddConfigured(config.scsi_disks));
   RETURN_IF_ERROR(devices->pmem_.AddConfigured(config.pmem_disks));
   RETURN_IF_ERROR(devices->nics_.AddConfigured(config.nics));
+  ASSIGN_OR_RETURN(devices->sockets_,
+                   HypervisorSockets::Create(config.sockets, devices->host_, control));
   try {
     devices->thread_ = std::thread([raw = devices.get()] {
       SetThreadName("changes");
@@ -75,10 +77,15 @@ void PluggableDevices::ModifyNic(Change change, NicConfig nic, std::stop_token s
                  done = OnControl(std::move(done))] { nics_.Modify(change, nic, stop, done); });
 }
 
+void PluggableDevices::ModifySocket(Change change, SocketConfig socket, ChangeDone done) {
+  sockets_->Modify(change, std::move(socket), std::move(done));
+}
+
 void PluggableDevices::Inspect(inspect::Node& node) const {
   scsi_.Inspect(node);
   pmem_.Inspect(node);
   nics_.Inspect(node);
+  sockets_->Inspect(node);
 }
 
 }  // namespace bothy::machine

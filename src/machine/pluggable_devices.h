@@ -12,6 +12,7 @@
 #include "machine/config.h"
 #include "machine/device_host.h"
 #include "machine/device_units.h"
+#include "machine/hypervisor_sockets.h"
 #include "machine/machine.h"
 #include "machine/network_cards.h"
 #include "machine/pmem_disks.h"
@@ -38,6 +39,7 @@ class PluggableDevices {
   void ModifyScsiDisk(Change change, ScsiDiskConfig disk, std::stop_token stop, ChangeDone done);
   void ModifyPmemDisk(Change change, PmemDiskConfig disk, std::stop_token stop, ChangeDone done);
   void ModifyNic(Change change, NicConfig nic, std::stop_token stop, ChangeDone done);
+  void ModifySocket(Change change, SocketConfig socket, ChangeDone done);
   void Inspect(inspect::Node& node) const;
   // PmemDisks::RecoverMemory: on a vCPU's thread.
   [[nodiscard]] bool HasPersistentMemory() const { return !pmem_.empty(); }
@@ -58,6 +60,7 @@ class PluggableDevices {
   PmemDisks pmem_;  // after all that may still access it has gone
   ScsiAdapters scsi_;
   NetworkCards nics_;
+  std::unique_ptr<HypervisorSockets> sockets_;
   std::thread thread_;
 };
 

@@ -22,6 +22,7 @@ namespace bothy::virtio {
 // Device types (5) and feature bits (6) of virtio 1.2.
 inline constexpr uint16_t kDeviceTypeNet = 1;
 inline constexpr uint16_t kDeviceTypeScsi = 8;
+inline constexpr uint16_t kDeviceTypeSocket = 19;
 inline constexpr uint16_t kDeviceTypePmem = 27;
 inline constexpr uint64_t kFeatureIndirectDescriptors = uint64_t{1} << 28;
 inline constexpr uint64_t kFeatureEventIndex = uint64_t{1} << 29;

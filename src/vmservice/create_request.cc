@@ -9,6 +9,7 @@
 #include "vmservice/device_requests.h"
 #include "vmservice/field_checks.h"
 #include "vmservice/nic_requests.h"
+#include "vmservice/socket_requests.h"
 #include "vmservice/unknown_fields.h"
 
 namespace bothy::vmservice {
@@ -141,6 +142,8 @@ absl::Status TranslateExtraData(const ::vmservice::VMConfig& config, MachineConf
       return NotInThisBuild(path, "memory hot-plug");
     } else if (key.starts_with(kNicKeyPrefix)) {
       RETURN_IF_ERROR(TranslateNicTuning(key, value, path, out));
+    } else if (key == kCidKey) {
+      ASSIGN_OR_RETURN(out.sockets.guest_cid, TranslateCid(value, path));
     } else if (key.starts_with("bothy.")) {
       return Invalid(path, "unknown key; docs/extra-data.md lists those there are");
     }
@@ -219,9 +222,7 @@ absl::StatusOr<MachineConfig> TranslateCreateRequest(const ::vmservice::CreateVM
   if (config.windows_options().cpu_group_id() != 0) {
     return NotInThisBuild("config.windows_options.cpu_group_id", "CPU groups");
   }
-  if (!config.hvsocket_config().path().empty()) {
-    return NotInThisBuild("config.hvsocket_config.path", "hypervisor sockets");
-  }
+  RETURN_IF_ERROR(TranslateSockets(config.hvsocket_config(), out.sockets));
   return out;
 }
 

@@ -295,7 +295,6 @@ INSTANTIATE_TEST_SUITE_P(
               "config.extra_data[\"bothy.max_processors\"]"},
         Later{"extra_data { key: 'bothy.max_memory_mb' value: '4' }",
               "config.extra_data[\"bothy.max_memory_mb\"]"},
-        Later{"hvsocket_config { path: '/hv' }", "config.hvsocket_config.path"},
         Later{"guest_power_actions { watchdog: RESTART }", "config.guest_power_actions.watchdog"},
         Later{"guest_power_actions { watchdog: HALT }", "config.guest_power_actions.watchdog"}));
 

@@ -76,6 +76,10 @@ class FakeMachine final : public Machine {
                       std::stop_token /*stop*/, machine::ChangeDone done) override {
     done(absl::OkStatus());
   }
+  void ModifySocket(machine::Change /*change*/, machine::SocketConfig /*socket*/,
+                    machine::ChangeDone done) override {
+    done(absl::OkStatus());
+  }
   void ModifyNic(machine::Change /*change*/, machine::NicConfig /*nic*/, std::stop_token /*stop*/,
                  machine::ChangeDone done) override {
     done(absl::OkStatus());

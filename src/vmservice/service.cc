@@ -7,6 +7,7 @@
 #include "vmservice/create_request.h"
 #include "vmservice/inspect_call.h"
 #include "vmservice/modify_request.h"
+#include "vmservice/socket_requests.h"
 #include "vmservice/unknown_fields.h"
 
 namespace bothy::vmservice {
@@ -173,8 +174,13 @@ void VmService::ModifyResource(Call call, wire::ModifyResourceRequest request,
   call->OnCancel([this, id] { lifecycle_.CancelChange(id); });
 }
 
-void VmService::VMSocket(Call, wire::VMSocketRequest, ttrpc::Reply<Empty> reply) {
-  reply(absl::UnimplementedError("VMSocket: this build doesn't support hypervisor sockets"));
+void VmService::VMSocket(Call call, wire::VMSocketRequest request, ttrpc::Reply<Empty> reply) {
+  absl::StatusOr<ResourceChange> change = TranslateSocketRequest(request);
+  if (!change.ok()) return reply(change.status());
+  const auto as_it_is = [](const absl::Status& status) { return status; };
+  const uint64_t id =
+      lifecycle_.Modify(*std::move(change), MakeCall(call, std::move(reply), as_it_is));
+  call->OnCancel([this, id] { lifecycle_.CancelChange(id); });
 }
 
 void VmService::Quit(Call, Empty request, ttrpc::Reply<Empty> reply) {

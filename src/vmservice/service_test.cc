@@ -162,7 +162,27 @@ TEST_F(ServiceTest, WhatThisBuildLacksIsUnimplemented) {
   wire::ModifyResourceRequest modify;
   modify.mutable_memory()->set_memory_mb(1);
   EXPECT_EQ(vm_->ModifyResource(modify).status().code(), StatusCode::kUnimplemented);
-  EXPECT_EQ(vm_->VMSocket({}).status().code(), StatusCode::kUnimplemented);
+}
+
+TEST_F(ServiceTest, AListenerComesToTheMachine) {
+  wire::VMSocketRequest request;
+  request.mutable_vsock_listen()->set_port(7);
+  request.mutable_vsock_listen()->set_listener_path("/run/agent.sock");
+  EXPECT_EQ(vm_->VMSocket(request).status().code(), StatusCode::kFailedPrecondition);
+  CreateVm();
+  EXPECT_EQ(vm_->VMSocket({}).status().code(), StatusCode::kInvalidArgument);
+  OnControl([this] {
+    host_.machine().at_once = [](const auto&) { return absl::AlreadyExistsError("port: taken"); };
+  });
+  const absl::Status taken = vm_->VMSocket(request).status();
+  EXPECT_EQ(taken.code(), StatusCode::kAlreadyExists);
+  EXPECT_EQ(std::string(taken.message()), "vsock_listen.port: taken");
+  OnControl([this] {
+    const auto& socket = host_.machine().changes.back()->socket;
+    ASSERT_TRUE(socket.has_value());
+    EXPECT_EQ(socket->port, 7U);
+    EXPECT_EQ(socket->path, "/run/agent.sock");
+  });
 }
 
 TEST_F(ServiceTest, WaitingForNoVmIsRefused) {

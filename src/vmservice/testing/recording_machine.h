@@ -17,12 +17,13 @@ namespace bothy::vmservice {
 
 class RecordingMachine : public machine::Machine {
  public:
-  // One call of ModifyScsiDisk, ModifyPmemDisk or ModifyNic.
+  // One call of ModifyScsiDisk, ModifyPmemDisk, ModifyNic or ModifySocket.
   struct Change {
     machine::Change change;
     std::optional<machine::ScsiDiskConfig> scsi;
     std::optional<machine::PmemDiskConfig> pmem;
     std::optional<machine::NicConfig> nic;
+    std::optional<machine::SocketConfig> socket = {};
     std::stop_token stop;
     machine::ChangeDone done;
     // Ends a change that is stopped, as a machine does whose guest hasn't answered.
@@ -64,6 +65,17 @@ class RecordingMachine : public machine::Machine {
             .pmem = {},
             .nic = std::move(nic),
             .stop = std::move(stop),
+            .done = std::move(done),
+            .on_stop = nullptr});
+  }
+  void ModifySocket(machine::Change change, machine::SocketConfig socket,
+                    machine::ChangeDone done) override {
+    Record({.change = change,
+            .scsi = {},
+            .pmem = {},
+            .nic = {},
+            .socket = std::move(socket),
+            .stop = {},
             .done = std::move(done),
             .on_stop = nullptr});
   }

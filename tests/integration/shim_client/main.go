@@ -5,6 +5,10 @@
 // starts SERVER with --ttrpc SOCKET, takes the end of its standard output for "ready", dials once,
 // asks for capabilities, creates the VM, waits for it at once, resumes it, and then, as HOW says,
 // tears it down while it runs ("stop") or lets the guest end first ("exit"). INITRD may be empty.
+// With "sockets" it listens beside SOCKET, ties ports 1, 109 and 0x40000000 to its listeners by
+// service id before it resumes, talks to a guest that echoes on each, adds port 2000 while the guest
+// runs, ends the connection to port 1, which the guest takes for the sign to connect to port 2000,
+// tears the VM down and sees all connections end.
 // Every step is a line on standard output; the first that goes wrong ends the program.
 package main
 
@@ -16,6 +20,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 
 	"bothy/vmservice"
@@ -66,6 +71,59 @@ func startServer(program, address string) *exec.Cmd {
 	return server
 }
 
+// guestSockets are listeners for ports that the guest connects to, and the connections it made.
+type guestSockets struct {
+	vm        vmservice.VMService
+	folder    string
+	listeners map[uint32]net.Listener
+	open      map[uint32]net.Conn
+}
+
+func (sockets *guestSockets) listen(port uint32) error {
+	path := filepath.Join(sockets.folder, fmt.Sprintf("port-%d", port))
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		return err
+	}
+	if sockets.listeners == nil {
+		sockets.listeners = map[uint32]net.Listener{}
+	}
+	sockets.listeners[port] = listener
+	_, err = sockets.vm.VMSocket(context.Background(), &vmservice.VMSocketRequest{
+		Type: vmservice.ModifyType_ADD,
+		Config: &vmservice.VMSocketRequest_HvsocketList{HvsocketList: &vmservice.HVSocketListen{
+			ServiceId: fmt.Sprintf("%08x-facb-11e6-bd58-64006a7986d3", port), ListenerPath: path}}})
+	return err
+}
+
+// talk accepts the guest's connection to each port and has it give back what is said.
+func (sockets *guestSockets) talk(ports ...uint32) {
+	for _, port := range ports {
+		connection, err := sockets.listeners[port].Accept()
+		if err == nil {
+			sockets.open[port] = connection
+			said := fmt.Sprintf("this is port %d", port)
+			heard := make([]byte, len(said))
+			if _, err = connection.Write([]byte(said)); err == nil {
+				_, err = io.ReadFull(connection, heard)
+			}
+			if err == nil && string(heard) != said {
+				err = fmt.Errorf("said %q, heard %q", said, heard)
+			}
+		}
+		must(fmt.Sprintf("talked on port %d", port), err)
+	}
+}
+
+func (sockets *guestSockets) seeTheEnd() error {
+	for _, connection := range sockets.open {
+		if rest, err := io.ReadAll(connection); err != nil || len(rest) != 0 {
+			return fmt.Errorf("%d bytes instead of the end, %v", len(rest), err)
+		}
+	}
+	return nil
+}
+
 func checkCapabilities(capabilities *vmservice.CapabilitiesVMResponse) {
 	listed := map[vmservice.CapabilitiesVMResponse_Resource]bool{}
 	for _, resource := range capabilities.SupportedResources {
@@ -88,7 +146,7 @@ func checkCapabilities(capabilities *vmservice.CapabilitiesVMResponse) {
 func main() {
 	log.SetFlags(0)
 	if len(os.Args) != 9 {
-		log.Fatal("usage: shim_client SERVER SOCKET KERNEL INITRD CMDLINE MEMORY_MB PROCESSORS stop|exit")
+		log.Fatal("usage: shim_client SERVER SOCKET KERNEL INITRD CMDLINE MEMORY_MB PROCESSORS stop|exit|sockets")
 	}
 	address, how := os.Args[2], os.Args[8]
 	config := &vmservice.VMConfig{
@@ -114,14 +172,30 @@ func main() {
 	_, err = vm.client.CreateVM(ctx, &vmservice.CreateVMRequest{Config: config, LogId: "shim-client"})
 	must("created", err)
 	go vm.waitInBackground()
+	sockets := &guestSockets{vm: vm.client, folder: filepath.Dir(address), open: map[uint32]net.Conn{}}
+	if how == "sockets" {
+		for _, port := range []uint32{1, 109, 0x40000000} {
+			must(fmt.Sprintf("listening for port %d", port), sockets.listen(port))
+		}
+	}
 	_, err = vm.client.ResumeVM(ctx, &types.Empty{})
 	must("resumed", err)
+	if how == "sockets" {
+		sockets.talk(1, 109, 0x40000000)
+		must("listening for port 2000", sockets.listen(2000))
+		must("ended port 1", sockets.open[1].Close())
+		delete(sockets.open, 1)
+		sockets.talk(2000)
+	}
 	if how == "exit" {
 		<-vm.waited
 		must("waited", vm.waitError)
 	}
 	_, err = vm.client.TeardownVM(ctx, &types.Empty{})
 	must("torn down", err)
+	if how == "sockets" {
+		must("closed", sockets.seeTheEnd())
+	}
 	<-vm.waited
 	must("waited", vm.waitError)
 

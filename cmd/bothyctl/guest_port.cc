@@ -1,0 +1,110 @@
+#include "cmd/bothyctl/guest_port.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "cmd/bothyctl/call.h"
+#include "support/unix_socket.h"
+
+namespace bothy::bothyctl {
+namespace {
+
+constexpr size_t kCopyBytes = size_t{64} * 1024;
+// "OK 4294967295\n".
+constexpr size_t kMostAnswer = 14;
+
+bool WriteAll(int fd, const char* bytes, size_t size) {
+  while (size != 0) {
+    const ssize_t result = ::write(fd, bytes, size);
+    if (result < 0 && errno == EINTR) continue;
+    if (result <= 0) return false;
+    bytes += result;
+    size -= static_cast<size_t>(result);
+  }
+  return true;
+}
+
+// Until the end or an error of either.
+void Copy(int from, int to) {
+  std::vector<char> bytes(kCopyBytes);
+  while (true) {
+    const ssize_t result = ::read(from, bytes.data(), bytes.size());
+    if (result < 0 && errno == EINTR) continue;
+    if (result <= 0 || !WriteAll(to, bytes.data(), static_cast<size_t>(result))) return;
+  }
+}
+
+// Waits until neither direction of `socket` goes on.
+void AwaitEnd(int socket) {
+  pollfd state{.fd = socket, .events = 0, .revents = 0};
+  while (::poll(&state, 1, -1) < 0 && errno == EINTR) {
+  }
+}
+
+}  // namespace
+
+std::optional<std::string> VsockPathOrTell(const std::string& given, const Globals& globals,
+                                           int* status) {
+  if (!given.empty()) return given;
+  std::optional<Connection> connection = ConnectOrTell(globals, status);
+  if (!connection) return std::nullopt;
+  ::vmservice::InspectVMRequest request;
+  request.set_query("devices/vsock0/path");
+  const auto response = connection->vm().InspectVM(request, globals.CallOptions());
+  if (!response.ok()) {
+    *status = Tell("InspectVM", response.status());
+    return std::nullopt;
+  }
+  if (!response->result().string_value().empty()) return response->result().string_value();
+  *status = Tell(
+      "hvsocket_config.path",
+      absl::FailedPreconditionError("the VM was created without it; create it with --vsock PATH"));
+  return std::nullopt;
+}
+
+absl::StatusOr<UniqueFd> ConnectToGuest(const std::string& path, uint32_t port) {
+  ASSIGN_OR_RETURN(UniqueFd socket, ConnectUnix(path, ConnectMode::kBlocking));
+  const std::string line = absl::StrCat("CONNECT ", port, "\n");
+  std::string answer;
+  // Byte by byte: what is behind the line is the guest's.
+  bool answers = WriteAll(socket.get(), line.data(), line.size());
+  while (answers && answer.size() < kMostAnswer && !absl::EndsWith(answer, "\n")) {
+    char byte = 0;
+    const ssize_t result = ::read(socket.get(), &byte, 1);
+    if (result < 0 && errno == EINTR) continue;
+    answers = result == 1;
+    if (answers) answer.push_back(byte);
+  }
+  if (absl::StartsWith(answer, "OK ") && absl::EndsWith(answer, "\n")) return socket;
+  return absl::UnavailableError(
+      absl::StrCat("the guest doesn't accept connections to port ", port));
+}
+
+void PassBytes(int input, int output, int socket) {
+  std::thread up([input, socket] {
+    Copy(input, socket);
+    (void)::shutdown(socket, SHUT_WR);
+  });
+  Copy(socket, output);
+  // Who reads `output` sees the end.
+  if (::shutdown(output, SHUT_WR) != 0) ::close(output);
+  AwaitEnd(socket);
+  // A thread that still reads is woken, where that can be.
+  if (::shutdown(input, SHUT_RD) == 0 || errno == ENOTCONN) {
+    up.join();
+  } else {
+    up.detach();
+  }
+}
+
+}  // namespace bothy::bothyctl
