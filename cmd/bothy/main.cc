@@ -17,6 +17,8 @@
 #include "absl/strings/str_cat.h"
 #include "activation.h"
 #include "machine/pc_machine.h"
+#include "metrics/endpoint.h"
+#include "metrics/listen_address.h"
 #include "parent_watch.h"
 #include "socket_access.h"
 #include "support/event_loop.h"
@@ -32,6 +34,7 @@ struct Flags {
   std::string socket_path;
   std::vector<uid_t> allowed_uids;
   bool die_with_parent = false;
+  std::string metrics;
   LogOptions log;
 };
 
@@ -41,6 +44,8 @@ Examples:
       Serves on /run/vm1.sock; standard output is closed as soon as clients can connect.
   bothy --ttrpc /run/vm1.sock --allow-uid 1000 --log-format json 2>vm1.log
       Lets user 1000 drive the VM, and writes its log as JSON.
+  bothy --ttrpc /run/vm1.sock --metrics 127.0.0.1:9100
+      Shows Prometheus the VM's counters at http://127.0.0.1:9100/metrics.
   bothyctl run --kernel vmlinuz --initrd initrd.img --cmdline console=ttyS0
       Starts a server, boots a VM in it and shows its console.
 
@@ -84,6 +89,20 @@ bool OpenStandardStreams() {
   return fd >= 0 && ::close(fd) == 0;
 }
 
+absl::StatusOr<std::unique_ptr<metrics::Endpoint>> ServeMetrics(const std::string& where,
+                                                                EventLoop& control,
+                                                                vmservice::VmService& service) {
+  ASSIGN_OR_RETURN(const metrics::ListenAddress address, metrics::ListenAddress::Parse(where));
+  ASSIGN_OR_RETURN(metrics::ListeningSocket socket, metrics::Listen(address));
+  LogInfo("metrics", absl::StrCat("serving on ", socket.name));
+  return metrics::Endpoint::Create(
+      std::move(socket),
+      [&control, &service](metrics::Endpoint::Look look) {
+        control.Post([&service, look = std::move(look)] { service.InspectAll(std::move(look)); });
+      },
+      {});
+}
+
 absl::Status Serve(const Flags& flags) {
   ASSIGN_OR_RETURN(std::vector<UniqueFd> activated, TakeActivationSockets());
   if (activated.empty() && flags.socket_path.empty()) {
@@ -124,6 +143,13 @@ absl::Status Serve(const Flags& flags) {
     RETURN_IF_ERROR(WithContext(GrantAccess(flags.socket_path, flags.allowed_uids), "--allow-uid"));
     file = std::move(bound->file);
     activated.push_back(std::move(bound->fd));
+  }
+  std::unique_ptr<metrics::Endpoint> endpoint;
+  if (!flags.metrics.empty()) {
+    absl::StatusOr<std::unique_ptr<metrics::Endpoint>> created =
+        ServeMetrics(flags.metrics, control, service);
+    RETURN_IF_ERROR(WithContext(created.status(), absl::StrCat("--metrics ", flags.metrics)));
+    endpoint = *std::move(created);
   }
   for (UniqueFd& socket : activated) RETURN_IF_ERROR(server->Listen(std::move(socket)));
   RETURN_IF_ERROR(CloseStandardOutput());
@@ -178,6 +204,10 @@ int Main(int argc, char** argv) {
       ->type_name("UID");
   app.add_flag("--die-with-parent", flags.die_with_parent,
                "end as on SIGTERM when the process that started this one ends");
+  app.add_option("--metrics", flags.metrics,
+                 "Show the VM's counters to Prometheus at /metrics there: unix:PATH, HOST:PORT, or "
+                 "port 0 for a free one (the log says which). Whoever can connect can read them")
+      ->type_name("ADDRESS");
   AddChoice(app, "--log-level", &flags.log.level, "debug, info, warning or error",
             {{"debug", LogLevel::kDebug},
              {"info", LogLevel::kInfo},
