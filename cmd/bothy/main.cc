@@ -23,6 +23,7 @@
 #include "socket_access.h"
 #include "support/event_loop.h"
 #include "support/log.h"
+#include "support/trace.h"
 #include "ttrpc/server.h"
 #include "ttrpc/unix_socket.h"
 #include "vmservice/service.h"
@@ -35,6 +36,7 @@ struct Flags {
   std::vector<uid_t> allowed_uids;
   bool die_with_parent = false;
   std::string metrics;
+  std::string trace;
   LogOptions log;
 };
 
@@ -46,6 +48,8 @@ Examples:
       Lets user 1000 drive the VM, and writes its log as JSON.
   bothy --ttrpc /run/vm1.sock --metrics 127.0.0.1:9100
       Shows Prometheus the VM's counters at http://127.0.0.1:9100/metrics.
+  bothy --ttrpc /run/vm1.sock --trace /tmp/vm1.json
+      Writes a timeline that https://ui.perfetto.dev shows.
   bothyctl run --kernel vmlinuz --initrd initrd.img --cmdline console=ttyS0
       Starts a server, boots a VM in it and shows its console.
 
@@ -104,6 +108,7 @@ absl::StatusOr<std::unique_ptr<metrics::Endpoint>> ServeMetrics(const std::strin
 }
 
 absl::Status Serve(const Flags& flags) {
+  TraceOperation startup("startup", "until ready");
   ASSIGN_OR_RETURN(std::vector<UniqueFd> activated, TakeActivationSockets());
   if (activated.empty() && flags.socket_path.empty()) {
     return absl::InvalidArgumentError(
@@ -153,6 +158,7 @@ absl::Status Serve(const Flags& flags) {
   }
   for (UniqueFd& socket : activated) RETURN_IF_ERROR(server->Listen(std::move(socket)));
   RETURN_IF_ERROR(CloseStandardOutput());
+  startup.End();
   vmservice::VmService::WarmUp();
   // The control thread is the process's first one, which keeps the program's name.
   control.Run();
@@ -208,6 +214,10 @@ int Main(int argc, char** argv) {
                  "Show the VM's counters to Prometheus at /metrics there: unix:PATH, HOST:PORT, or "
                  "port 0 for a free one (the log says which). Whoever can connect can read them")
       ->type_name("ADDRESS");
+  app.add_option("--trace", flags.trace,
+                 "Write a timeline of the server's work to FILE, for chrome://tracing or "
+                 "ui.perfetto.dev")
+      ->type_name("FILE");
   AddChoice(app, "--log-level", &flags.log.level, "debug, info, warning or error",
             {{"debug", LogLevel::kDebug},
              {"info", LogLevel::kInfo},
@@ -227,7 +237,11 @@ int Main(int argc, char** argv) {
     return 2;
   }
   ConfigureLogging(flags.log);
-  if (const absl::Status status = Serve(flags); !status.ok()) {
+  absl::Status status =
+      flags.trace.empty() ? absl::OkStatus() : WithContext(StartTrace(flags.trace), "--trace");
+  if (status.ok()) status = Serve(flags);
+  StopTrace();
+  if (!status.ok()) {
     std::fprintf(stderr, "bothy: %s\n", std::string(status.message()).c_str());
     return 1;
   }

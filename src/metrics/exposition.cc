@@ -98,11 +98,18 @@ class Writer {
     text_ += definition_->name;
     for (size_t i = 0; i < definition_->labels.size(); ++i) {
       const std::string_view label =
-          i < label_count_ ? labels_[i] : std::string_view(std::get<std::string>(value));
+          i < label_count_ ? Label(labels_[i]) : std::string_view(std::get<std::string>(value));
       absl::StrAppend(&text_, i == 0 ? "{" : ",", std::string(definition_->labels[i]), "=\"",
                       Escaped(label), "\"");
     }
     absl::StrAppend(&text_, definition_->labels.empty() ? " " : "} ", number, "\n");
+  }
+
+  // A name without the unit that the metric has changed.
+  [[nodiscard]] std::string_view Label(std::string_view name) const {
+    constexpr std::string_view kUnit = "_ns";
+    const bool has_unit = definition_->reading == Reading::kNanoseconds && name.ends_with(kUnit);
+    return has_unit ? name.substr(0, name.size() - kUnit.size()) : name;
   }
 
   std::string text_;

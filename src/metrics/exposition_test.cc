@@ -62,6 +62,12 @@ TEST(ExpositionTest, TextIsALabel) {
   EXPECT_THAT(text, HasSubstr("\nbothy_vm_info{log_id=\"a\\\"b\\\\c\\nd\xEF\xBF\xBD\"} 1\n"));
 }
 
+TEST(ExpositionTest, TheUnitOfANameIsTheMetrics) {
+  const Value timings = Directory{{{"create_ns", int64_t{1'500'000'000}}}};
+  EXPECT_THAT(Exposition(Root("vm", Directory{{{"timings", timings}}})),
+              HasSubstr("\nbothy_vm_startup_seconds{step=\"create\"} 1.500000000\n"));
+}
+
 TEST(ExpositionTest, TruthIsANumber) {
   const Value card = Directory{{{"card", Directory{{{"link_up", true}}}}}};
   EXPECT_THAT(Exposition(Root("devices", Directory{{{"net0", card}}})),
