@@ -14,7 +14,7 @@ import sys
 
 # Top of the law first. The same order as in CMakeLists.txt, which the test of this script checks.
 LAYERS = (
-    "support", "ttrpc", "inspect", "memory", "disk", "scsi", "net", "sockets", "hypervisor", "chipset", "pci", "virtio",
+    "support", "ttrpc", "inspect", "metrics", "memory", "disk", "scsi", "net", "sockets", "hypervisor", "chipset", "pci", "virtio",
     "vfio", "acpi", "boot", "host", "machine", "vmservice",
 )  # fmt: skip
 

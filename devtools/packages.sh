@@ -9,7 +9,7 @@ declare -A packages=(
     libprotobuf-dev libprotoc-dev protobuf-compiler libabsl-dev libasio-dev libspdlog-dev libfmt-dev libcli11-dev
     liburing-dev libslirp-dev liblzma-dev zlib1g-dev liblz4-dev libzstd-dev libgtest-dev libgmock-dev"
   [lab]="python3 g++ qemu-system-x86 busybox-static cpio kmod xz-utils"
-  [test]="qemu-utils libvhdi-utils fio e2fsprogs iperf3 golang-go golang-github-containerd-ttrpc-dev gogottrpc acpica-tools iproute2 lz4 zstd xz-utils"
+  [test]="qemu-utils libvhdi-utils fio e2fsprogs iperf3 golang-go golang-github-containerd-ttrpc-dev golang-github-prometheus-common-dev gogottrpc acpica-tools iproute2 lz4 zstd xz-utils"
   [demo]="mmdebstrap fakeroot e2fsprogs"
   [lint]="clang-format-14 clang-tidy-14 shellcheck git"
   [fuzz]="clang-14 libclang-rt-14-dev lld-14"

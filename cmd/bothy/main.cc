@@ -18,10 +18,13 @@
 #include "absl/strings/str_cat.h"
 #include "activation.h"
 #include "machine/pc_machine.h"
+#include "metrics/endpoint.h"
+#include "metrics/listen_address.h"
 #include "parent_watch.h"
 #include "socket_access.h"
 #include "support/event_loop.h"
 #include "support/log.h"
+#include "support/trace.h"
 #include "ttrpc/server.h"
 #include "ttrpc/unix_socket.h"
 #include "vmservice/service.h"
@@ -33,6 +36,8 @@ struct Flags {
   std::string socket_path;
   std::vector<uid_t> allowed_uids;
   bool die_with_parent = false;
+  std::string metrics;
+  std::string trace;
   LogOptions log;
 };
 
@@ -42,6 +47,10 @@ Examples:
       Serves on /run/vm1.sock; standard output is closed as soon as clients can connect.
   bothy --ttrpc /run/vm1.sock --allow-uid 1000 --log-format json 2>vm1.log
       Lets user 1000 drive the VM, and writes its log as JSON.
+  bothy --ttrpc /run/vm1.sock --metrics 127.0.0.1:9100
+      Shows Prometheus the VM's counters at http://127.0.0.1:9100/metrics.
+  bothy --ttrpc /run/vm1.sock --trace /tmp/vm1.json
+      Writes a timeline that https://ui.perfetto.dev shows.
   bothyctl run --kernel vmlinuz --initrd initrd.img --cmdline console=ttyS0
       Starts a server, boots a VM in it and shows its console.
 
@@ -85,7 +94,22 @@ bool OpenStandardStreams() {
   return fd >= 0 && ::close(fd) == 0;
 }
 
+absl::StatusOr<std::unique_ptr<metrics::Endpoint>> ServeMetrics(const std::string& where,
+                                                                EventLoop& control,
+                                                                vmservice::VmService& service) {
+  ASSIGN_OR_RETURN(const metrics::ListenAddress address, metrics::ListenAddress::Parse(where));
+  ASSIGN_OR_RETURN(metrics::ListeningSocket socket, metrics::Listen(address));
+  LogInfo("metrics", absl::StrCat("serving on ", socket.name));
+  return metrics::Endpoint::Create(
+      std::move(socket),
+      [&control, &service](metrics::Endpoint::Look look) {
+        control.Post([&service, look = std::move(look)] { service.InspectAll(std::move(look)); });
+      },
+      {});
+}
+
 absl::Status Serve(const Flags& flags) {
+  TraceOperation startup("startup", "until ready");
   ASSIGN_OR_RETURN(std::vector<UniqueFd> activated, TakeActivationSockets());
   if (activated.empty() && flags.socket_path.empty()) {
     return absl::InvalidArgumentError(
@@ -126,8 +150,16 @@ absl::Status Serve(const Flags& flags) {
     file = std::move(bound->file);
     activated.push_back(std::move(bound->fd));
   }
+  std::unique_ptr<metrics::Endpoint> endpoint;
+  if (!flags.metrics.empty()) {
+    absl::StatusOr<std::unique_ptr<metrics::Endpoint>> created =
+        ServeMetrics(flags.metrics, control, service);
+    RETURN_IF_ERROR(WithContext(created.status(), absl::StrCat("--metrics ", flags.metrics)));
+    endpoint = *std::move(created);
+  }
   for (UniqueFd& socket : activated) RETURN_IF_ERROR(server->Listen(std::move(socket)));
   RETURN_IF_ERROR(CloseStandardOutput());
+  startup.End();
   vmservice::VmService::WarmUp();
   // The control thread is the process's first one, which keeps the program's name.
   control.Run();
@@ -188,6 +220,14 @@ int Main(int argc, char** argv) {
       ->type_name("UID");
   app.add_flag("--die-with-parent", flags.die_with_parent,
                "end as on SIGTERM when the process that started this one ends");
+  app.add_option("--metrics", flags.metrics,
+                 "Show the VM's counters to Prometheus at /metrics there: unix:PATH, HOST:PORT, or "
+                 "port 0 for a free one (the log says which). Whoever can connect can read them")
+      ->type_name("ADDRESS");
+  app.add_option("--trace", flags.trace,
+                 "Write a timeline of the server's work to FILE, for chrome://tracing or "
+                 "ui.perfetto.dev")
+      ->type_name("FILE");
   AddChoice(app, "--log-level", &flags.log.level, "debug, info, warning or error",
             {{"debug", LogLevel::kDebug},
              {"info", LogLevel::kInfo},
@@ -207,7 +247,11 @@ int Main(int argc, char** argv) {
     return 2;
   }
   ConfigureLogging(flags.log);
-  if (const absl::Status status = Serve(flags); !status.ok()) {
+  absl::Status status =
+      flags.trace.empty() ? absl::OkStatus() : WithContext(StartTrace(flags.trace), "--trace");
+  if (status.ok()) status = Serve(flags);
+  StopTrace();
+  if (!status.ok()) {
     std::fprintf(stderr, "bothy: %s\n", std::string(status.message()).c_str());
     return 1;
   }

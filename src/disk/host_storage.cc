@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <climits>
 #include <coroutine>
 #include <cstring>
@@ -20,6 +21,7 @@
 #include "absl/strings/str_cat.h"
 #include "disk/image_lock.h"
 #include "support/check.h"
+#include "support/trace.h"
 #include "support/unique_fd.h"
 
 namespace bothy::disk {
@@ -27,6 +29,9 @@ namespace {
 
 constexpr uint32_t kSectorBytes = 512;
 constexpr uint32_t kPageBytes = 4096;
+// What takes less isn't in the trace.
+constexpr std::chrono::milliseconds kSlowFlush{1};
+constexpr std::chrono::milliseconds kSlowTransfer{10};
 constexpr size_t kZeroBytes = size_t{64} * 1024;
 alignas(kPageBytes) constinit const std::array<uint8_t, kZeroBytes> kZeroes{};
 
@@ -192,6 +197,11 @@ class HostStorage final : public Storage {
       way_ = 0;
       blocking_ = false;
       rest_ = request.buffers;
+      const bool flush = request.operation == disk::Operation::kFlush;
+      if (Tracing()) {
+        trace_ = TraceOperation("disk", NameOf(request.operation), storage_.path_,
+                                flush ? kSlowFlush : kSlowTransfer);
+      }
       Continue();
     }
     void Complete(int64_t result) override {
@@ -326,6 +336,7 @@ class HostStorage final : public Storage {
       Request& request = *request_;
       own_.clear();
       rest_ = {};
+      trace_.End(std::string_view(status.message().data(), status.message().size()));
       storage.spare_.push_back(std::unique_ptr<Transfer>(this));
       --storage.in_flight_;
       request.Complete(std::move(status));
@@ -339,6 +350,7 @@ class HostStorage final : public Storage {
     std::span<const iovec> rest_;
     std::vector<iovec> own_;  // what is left after a short transfer
     iovec zeroes_{};
+    TraceOperation trace_;
   };
 
   IoLoop& loop_;

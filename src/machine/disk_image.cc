@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "disk/open_image.h"
 #include "inspect/node.h"
+#include "support/trace.h"
 
 namespace bothy::machine {
 namespace {
@@ -40,8 +41,10 @@ void ShowFact(const std::string& name, const std::vector<std::string>& values,
 Task<absl::StatusOr<std::unique_ptr<disk::Disk>>> OpenDisk(IoLoop& loop, ImageConfig image) {
   disk::OpenImageOptions options;
   options.read_only = image.read_only;
+  TraceOperation trace("disk", "open image", image.path);
   absl::StatusOr<std::unique_ptr<disk::Disk>> disk =
       co_await disk::OpenImage(loop, std::move(image.path), ToDisk(image.type), options);
+  trace.End(disk.status().ok() ? "" : std::string(disk.status().message()));
   co_return disk;
 }
 

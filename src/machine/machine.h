@@ -116,6 +116,8 @@ class Machine {
   // Describes memory, processors, chipset and devices: the top of the state tree, beside the life
   // cycle's own node "vm".
   virtual void Inspect(inspect::Node& root) const = 0;
+  // Values that say how long the parts of its start took, "NAME_ns": Create's and Resume's.
+  virtual void InspectStartup(inspect::Node& timings) const = 0;
 };
 
 // Builds a paused machine. All or nothing: a failure leaves the host as it was. Errors begin with

@@ -16,9 +16,11 @@
 #include "machine/pci_topology.h"
 #include "machine/pluggable_devices.h"
 #include "machine/processors.h"
+#include "machine/startup_steps.h"
 #include "memory/guest_memory.h"
 #include "support/check.h"
 #include "support/log.h"
+#include "support/trace.h"
 
 namespace bothy::machine {
 namespace {
@@ -54,6 +56,7 @@ class PcMachine final : public Machine, private chipset::PowerSink {
   void ModifyNic(Change change, NicConfig nic, std::stop_token stop, ChangeDone done) override;
   void ModifySocket(Change change, SocketConfig socket, ChangeDone done) override;
   void Inspect(inspect::Node& root) const override;
+  void InspectStartup(inspect::Node& timings) const override { steps_.Inspect(timings); }
 
  private:
   PcMachine(std::shared_ptr<hypervisor::Hypervisor> hypervisor, EventLoop& control,
@@ -64,6 +67,8 @@ class PcMachine final : public Machine, private chipset::PowerSink {
         fault_watch_(control, [this] { WatchFaults(); }) {}
 
   absl::Status OpenBootFiles(const memory::Layout& layout);
+  absl::Status BuildVm();
+  absl::StatusOr<std::vector<std::unique_ptr<hypervisor::Vcpu>>> BuildVcpus();
   absl::Status BuildHardware(EventLoop& control);
   absl::StatusOr<hypervisor::EntryRegisters> LoadBootFiles();
   absl::StatusOr<uint64_t> WriteAcpiTables();
@@ -79,6 +84,7 @@ class PcMachine final : public Machine, private chipset::PowerSink {
   // Set by the first power event of a run; until the next Restart no vCPU runs again.
   std::atomic<bool> power_event_{false};
   bool running_ = false;
+  StartupSteps steps_;
   std::optional<boot::KernelImage> kernel_;
   std::optional<boot::Initrd> initrd_;
   // Destroyed from the last to the first: vCPUs, devices, VM, memory.
@@ -113,8 +119,11 @@ absl::StatusOr<std::unique_ptr<Machine>> PcMachine::Create(
   auto machine = std::unique_ptr<PcMachine>(
       new PcMachine(std::move(hypervisor), control, config, std::move(observer)));
   RETURN_IF_ERROR(machine->OpenBootFiles(*layout));
-  absl::StatusOr<std::unique_ptr<GuestMemory>> memory = GuestMemory::Create(
-      {.layout = *layout, .populate_and_lock = !config.memory.allow_overcommit, .stop = stop});
+  absl::StatusOr<std::unique_ptr<GuestMemory>> memory = [&] {
+    const auto step = machine->steps_.Begin("ram");
+    return GuestMemory::Create(
+        {.layout = *layout, .populate_and_lock = !config.memory.allow_overcommit, .stop = stop});
+  }();
   if (absl::IsCancelled(memory.status())) return memory.status();
   if (!memory.ok()) {
     return absl::Status(memory.status().code(),
@@ -145,6 +154,7 @@ absl::StatusOr<std::unique_ptr<Machine>> PcMachine::Create(
 }
 
 PcMachine::~PcMachine() {
+  const TraceSpan span("machine", "free");
   if (running_) {
     const absl::Status status = Pause();
     if (!status.ok()) LogError("machine", std::string(status.message()));
@@ -152,6 +162,7 @@ PcMachine::~PcMachine() {
 }
 
 absl::Status PcMachine::OpenBootFiles(const memory::Layout& layout) {
+  const auto step = steps_.Begin("boot_files");
   ASSIGN_OR_RETURN(kernel_, boot::KernelImage::Open(config_.direct_boot.kernel_path));
   if (!config_.direct_boot.initrd_path.empty()) {
     ASSIGN_OR_RETURN(initrd_, boot::Initrd::Open(config_.direct_boot.initrd_path));
@@ -182,21 +193,24 @@ absl::StatusOr<uint64_t> PcMachine::WriteAcpiTables() {
 }
 
 absl::StatusOr<hypervisor::EntryRegisters> PcMachine::LoadBootFiles() {
+  const auto step = steps_.Begin("load_kernel");
   ASSIGN_OR_RETURN(const uint64_t rsdp, WriteAcpiTables());
   return kernel_->Load(BootRequest(rsdp), *memory_);
 }
 
-absl::Status PcMachine::BuildHardware(EventLoop& control) {
+absl::Status PcMachine::BuildVm() {
+  const auto step = steps_.Begin("hypervisor");
   ASSIGN_OR_RETURN(vm_, hypervisor_->CreateVm());
   for (const memory::RamRange& range : memory_->layout().ram) {
     ASSIGN_OR_RETURN(const std::span<uint8_t> host,
                      memory_->HostRange(range.guest.base, range.guest.size));
     RETURN_IF_ERROR(vm_->MapRam(range.guest.base, host));
   }
-  ASSIGN_OR_RETURN(chipset_,
-                   ChipsetDevices::Create(config_, memory_->layout(), *vm_, control, *this));
-  ASSIGN_OR_RETURN(devices_,
-                   PluggableDevices::Create(config_, chipset_->pci(), *vm_, *memory_, control));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<std::unique_ptr<hypervisor::Vcpu>>> PcMachine::BuildVcpus() {
+  const auto step = steps_.Begin("vcpus");
   std::vector<std::unique_ptr<hypervisor::Vcpu>> vcpus;
   for (uint32_t i = 0; i < config_.processors.count; ++i) {
     ASSIGN_OR_RETURN(vcpus.emplace_back(), vm_->CreateVcpu(i, config_.processors.count));
@@ -205,6 +219,22 @@ absl::Status PcMachine::BuildHardware(EventLoop& control) {
     RETURN_IF_ERROR(vm_->CapturePowerOnState());
     for (const auto& vcpu : vcpus) RETURN_IF_ERROR(vcpu->CapturePowerOnState());
   }
+  return vcpus;
+}
+
+absl::Status PcMachine::BuildHardware(EventLoop& control) {
+  RETURN_IF_ERROR(BuildVm());
+  {
+    const auto step = steps_.Begin("chipset");
+    ASSIGN_OR_RETURN(chipset_,
+                     ChipsetDevices::Create(config_, memory_->layout(), *vm_, control, *this));
+  }
+  {
+    const auto step = steps_.Begin("devices");
+    ASSIGN_OR_RETURN(devices_,
+                     PluggableDevices::Create(config_, chipset_->pci(), *vm_, *memory_, control));
+  }
+  ASSIGN_OR_RETURN(std::vector<std::unique_ptr<hypervisor::Vcpu>> vcpus, BuildVcpus());
   const auto on_memory_fault = [this](uint64_t& recoveries_seen) {
     return devices_->RecoverMemory(recoveries_seen);
   };
@@ -236,6 +266,7 @@ void PcMachine::OnPowerEvent(PowerEvent event) {
 
 absl::Status PcMachine::Resume() {
   CHECK(!running_);
+  const auto step = steps_.Begin("resume");
   // The guest did it while it was being paused; vmservice/ hears of it and takes it from there.
   if (power_event_) return absl::OkStatus();
   RETURN_IF_ERROR(vm_->StartClocks());
@@ -256,6 +287,7 @@ void PcMachine::WatchFaults() {
 
 absl::Status PcMachine::Pause() {
   if (!running_) return absl::OkStatus();
+  const TraceSpan span("machine", "pause");
   processors_->Stop();
   running_ = false;
   devices_->units().StopAll();
@@ -267,6 +299,7 @@ absl::Status PcMachine::Pause() {
 
 absl::Status PcMachine::Restart() {
   CHECK(!running_);
+  const TraceSpan span("machine", "restart");
   for (StateUnit* unit : chipset_->units()) unit->Reset();
   devices_->units().ResetAll();
   RETURN_IF_ERROR(memory_->DiscardAll());

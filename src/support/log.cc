@@ -18,6 +18,7 @@
 #include <memory>
 
 #include "absl/strings/str_cat.h"
+#include "support/json_string.h"
 #include "support/unique_fd.h"
 
 namespace bothy {
@@ -41,36 +42,14 @@ spdlog::level::level_enum ToSpdlog(LogLevel level) {
 constexpr size_t kMaxMessageBytes = 2500;
 constexpr size_t kMaxNameBytes = 600;
 
-// Escapes for a JSON string and, in text form, keeps a record on one line whatever a guest or peer
-// put in it. At most `limit` bytes and an ellipsis.
-std::string Escape(std::string_view text, size_t limit) {
-  std::string out;
-  for (const char c : text) {
-    if (out.size() + 6 > limit) return out + "...";
-    const auto byte = static_cast<unsigned char>(c);
-    if (c == '"' || c == '\\') {
-      out.push_back('\\');
-      out.push_back(c);
-    } else if (c == '\n') {
-      out.append("\\n");
-    } else if (byte < 0x20 || byte == 0x7f) {
-      constexpr char kHex[] = "0123456789abcdef";
-      out.append("\\u00");
-      out.push_back(kHex[byte >> 4]);
-      out.push_back(kHex[byte & 15]);
-    } else {
-      out.push_back(c);
-    }
-  }
-  return out;
-}
-
+// Keeps a record on one line, and a terminal unharmed, whatever a guest or peer put in it.
 std::string OneLine(std::string_view text, size_t limit) {
   bool clean = text.size() <= limit;
   for (const char c : text.substr(0, limit)) {
-    clean = clean && static_cast<unsigned char>(c) >= 0x20 && c != 0x7f;
+    const auto byte = static_cast<unsigned char>(c);
+    clean = clean && byte >= 0x20 && byte < 0x7f;
   }
-  return clean ? std::string(text) : Escape(text, limit);
+  return clean ? std::string(text) : JsonEscaped(text, limit);
 }
 
 std::string ThreadName() {
@@ -236,9 +215,9 @@ void Log(LogLevel level, std::string_view component, std::string_view message) {
   state.logger->log(
       ToSpdlog(level),
       R"({{"time_us":{},"level":"{}","thread":"{}","log_id":"{}","component":"{}","message":"{}"}})",
-      micros, spdlog::level::to_string_view(ToSpdlog(level)), Escape(ThreadName(), kMaxNameBytes),
-      Escape(id, kMaxNameBytes), Escape(component, kMaxNameBytes),
-      Escape(message, kMaxMessageBytes));
+      micros, spdlog::level::to_string_view(ToSpdlog(level)),
+      JsonEscaped(ThreadName(), kMaxNameBytes), JsonEscaped(id, kMaxNameBytes),
+      JsonEscaped(component, kMaxNameBytes), JsonEscaped(message, kMaxMessageBytes));
 }
 
 void LogLimiter::Log(LogLevel level, std::string_view component, std::string_view message) {

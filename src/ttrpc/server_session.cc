@@ -162,6 +162,7 @@ void ServerSession::HandleRequest(const FrameDecoder::Frame& frame) {
   for (const auto& [key, value] : request.metadata) origin.metadata.emplace_back(key, value);
 
   const auto call = std::make_shared<ServerCall>(std::move(origin));
+  if (Tracing()) call->trace_ = TraceOperation("call", request.method);
   method->handle(*service->second, call, request.payload);
   // Most calls are answered by now and never enter the table.
   if (call->session_ == nullptr) return;

@@ -43,6 +43,7 @@ void ServerCall::Deliver(std::string response) {
 
 void ServerCall::SetAnswered() {
   session_ = nullptr;
+  trace_.End();
   std::vector<std::function<void()>> dropped;  // destroyed outside the lock
   const std::lock_guard lock(mutex_);
   over_ = true;
@@ -51,6 +52,7 @@ void ServerCall::SetAnswered() {
 
 void ServerCall::SetCancelled() {
   session_ = nullptr;
+  trace_.End("cancelled");
   std::vector<std::function<void()>> callbacks;
   {
     const std::lock_guard lock(mutex_);

@@ -35,6 +35,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "support/check.h"
+#include "support/trace.h"
 #include "ttrpc/envelope.h"
 
 namespace bothy::ttrpc {
@@ -101,6 +102,7 @@ class ServerCall : public std::enable_shared_from_this<ServerCall> {
   // one. Compared, never followed.
   const ServerSession* const dispatcher_;
   ServerSession* session_;  // loop thread only; null when the call is over
+  TraceOperation trace_;    // loop thread only
   std::atomic<bool> cancelled_ = false;
   std::mutex mutex_;
   bool over_ = false;                             // guarded by mutex_

@@ -418,8 +418,10 @@ void Lifecycle::Inspect(inspect::Node& root) const {
     vm.Value("restarts", restarts_);
     vm.Value("pending_changes", changes_->pending());
     vm.Value("waiters", waiters_.size());
-    vm.Child("timings",
-             [this](inspect::Node& timings) { timings.Value("create_ns", create_time_.count()); });
+    vm.Child("timings", [this](inspect::Node& timings) {
+      timings.Value("create_ns", create_time_.count());
+      machine_->InspectStartup(timings);
+    });
   });
   if (machine_ != nullptr) machine_->Inspect(root);
 }

@@ -85,6 +85,7 @@ class FakeMachine final : public Machine {
     done(absl::OkStatus());
   }
   void Inspect(inspect::Node& /*root*/) const override {}
+  void InspectStartup(inspect::Node& /*timings*/) const override {}
 
  private:
   absl::Status Did(const char* what) {

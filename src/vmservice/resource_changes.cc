@@ -24,6 +24,18 @@ const char* Did(Change change) {
   return "";
 }
 
+const char* Verb(Change change) {
+  switch (change) {
+    case Change::kAdd:
+      return "add";
+    case Change::kRemove:
+      return "remove";
+    case Change::kUpdate:
+      return "update";
+  }
+  return "";
+}
+
 bool Abandoned(const PendingCall& call) { return call.abandoned && call.abandoned(); }
 
 absl::Status NobodyWaits() {
@@ -47,7 +59,8 @@ void ResourceChanges::Start(uint64_t id, ResourceChange change, PendingCall call
       {.id = id,
        .change = std::make_shared<const ResourceChange>(std::move(change)),
        .call = std::move(call),
-       .stop = {}});
+       .stop = {},
+       .trace = {}});
   Advance(resource);
 }
 
@@ -57,6 +70,8 @@ void ResourceChanges::Advance(const std::string& resource) {
   if (std::exchange(queue.advancing, true)) return;
   while (!queue.pending.empty() && !queue.pending.front().begun) {
     queue.pending.front().begun = true;
+    queue.pending.front().trace =
+        TraceOperation("change", Verb(queue.pending.front().change->change), resource);
     Apply(queue.pending.front(), queue.pending.front().change->change);
   }
   queue.advancing = false;
@@ -103,6 +118,7 @@ void ResourceChanges::Ended(const std::string& resource, const absl::Status& sta
 
 void ResourceChanges::Answer(const std::string& resource, const absl::Status& status) {
   Queue& queue = queues_.at(resource);
+  queue.pending.front().trace.End(status.ok() ? "" : std::string(status.message()));
   const PendingCall call = std::move(queue.pending.front().call);
   queue.pending.pop_front();
   call.done(status);

@@ -18,6 +18,7 @@
 
 #include "machine/machine.h"
 #include "support/status.h"
+#include "support/trace.h"
 
 namespace bothy::vmservice {
 
@@ -72,6 +73,7 @@ class ResourceChanges {
     PendingCall call;
     std::stop_source stop;
     bool begun = false;
+    TraceOperation trace;
     bool undoing = false;
   };
   struct Queue {

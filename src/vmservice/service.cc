@@ -106,6 +106,12 @@ void VmService::InspectVM(Call, wire::InspectVMRequest request,
       std::move(reply));
 }
 
+void VmService::InspectAll(inspect::Inspection::Done done) {
+  StartInspection(
+      control_, {.path = {}, .levels = inspect::Inspection::kMaxLevels},
+      [this](inspect::Node& root) { lifecycle_.Inspect(root); }, std::move(done));
+}
+
 void VmService::CapabilitiesVM(Call, Empty request,
                                ttrpc::Reply<wire::CapabilitiesVMResponse> reply) {
   if (RefusedUnknownFields(request, reply)) return;

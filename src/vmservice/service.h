@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 
+#include "inspect/inspection.h"
 #include "machine/machine.h"
 #include "support/event_loop.h"
 #include "vmservice.ttrpc.h"
@@ -30,6 +31,10 @@ class VmService final : public wire::VMService {
 
   // What Quit does, for signals: tears the VM down, then on_quit. More than once is once.
   void Quit();
+
+  // The whole state tree, as InspectVM sees it, for those in this process who look at it (metrics).
+  // `done` comes on any thread, within a second or so.
+  void InspectAll(inspect::Inspection::Done done);
 
   void CreateVM(Call call, wire::CreateVMRequest request, ttrpc::Reply<Empty> reply) override;
   void TeardownVM(Call call, Empty request, ttrpc::Reply<Empty> reply) override;

@@ -82,6 +82,7 @@ class RecordingMachine : public machine::Machine {
   void Inspect(inspect::Node& root) const override {
     root.Child("devices", [](inspect::Node& devices) { devices.Value("count", 3); });
   }
+  void InspectStartup(inspect::Node& timings) const override { timings.Value("resume_ns", 7); }
 
   // Ends the change `index`, once.
   void End(size_t index, const absl::Status& status) {
