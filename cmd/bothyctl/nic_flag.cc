@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdint>
+#include <set>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -88,6 +89,7 @@ absl::StatusOr<NicFlag> ParseNicFlag(std::string_view text) {
   static constexpr std::string_view kKeys[] = {"user", "tap",  "switch",  "port",   "id",
                                                "mac",  "name", "network", "forward"};
   NicFlag flag;
+  std::set<std::string> given;
   for (std::string_view rest = text; !rest.empty();) {
     const std::string_view word = rest.substr(0, rest.find(','));
     rest.remove_prefix(std::min(word.size() + 1, rest.size()));
@@ -99,6 +101,9 @@ absl::StatusOr<NicFlag> ParseNicFlag(std::string_view text) {
                                           "\" is none of user, tap=, switch=, port=, id=, mac=, "
                                           "name=, network=, forward="));
     }
+    if (key != "forward" && !given.insert(key).second) {
+      return Malformed(text, absl::StrCat("says ", key, " twice"));
+    }
     const std::string value(equals == std::string_view::npos ? "" : word.substr(equals + 1));
     RETURN_IF_ERROR(Apply(text, key, value, &flag.nic));
   }
@@ -108,19 +113,27 @@ absl::StatusOr<NicFlag> ParseNicFlag(std::string_view text) {
   return flag;
 }
 
-void AddNics(const std::vector<NicFlag>& flags, ::vmservice::VMConfig* config) {
-  if (flags.empty()) return;
-  auto* const nics = config->mutable_devices_config()->mutable_nic_config();
+absl::Status AddNics(const std::vector<NicFlag>& flags, ::vmservice::VMConfig* config) {
+  if (flags.empty()) return absl::OkStatus();
+  std::set<std::string> ids;
   for (const NicFlag& flag : flags) {
-    NICConfig nic = flag.nic;
-    if (nic.nic_id().empty()) nic.set_nic_id(Guid::Random().ToString());
-    for (int old = nics->size() - 1; old >= 0; --old) {
-      if (absl::AsciiStrToLower(nics->Get(old).nic_id()) == absl::AsciiStrToLower(nic.nic_id())) {
-        nics->DeleteSubrange(old, 1);
-      }
+    const std::string id = absl::AsciiStrToLower(flag.nic.nic_id());
+    if (!id.empty() && !ids.insert(id).second) {
+      return absl::InvalidArgumentError(absl::StrCat("--nic: two cards have the id ", id));
     }
-    *nics->Add() = std::move(nic);
   }
+  auto* const nics = config->mutable_devices_config()->mutable_nic_config();
+  for (int old = nics->size() - 1; old >= 0; --old) {
+    if (ids.count(absl::AsciiStrToLower(nics->Get(old).nic_id())) != 0) {
+      nics->DeleteSubrange(old, 1);
+    }
+  }
+  for (const NicFlag& flag : flags) {
+    NICConfig& nic = *nics->Add();
+    nic = flag.nic;
+    if (nic.nic_id().empty()) nic.set_nic_id(Guid::Random().ToString());
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace bothy::bothyctl

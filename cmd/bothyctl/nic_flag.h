@@ -26,7 +26,8 @@ absl::StatusOr<NicFlag> ParseNicFlag(std::string_view text);
 absl::Status AddForward(std::string_view text, ::vmservice::UserBackend* user);
 
 // Adds cards to `config`; one whose id `config` has already replaces that one. Without an id it
-// gets a random one, and so an address that no other VM's card has.
-void AddNics(const std::vector<NicFlag>& flags, ::vmservice::VMConfig* config);
+// gets a random one, and so an address that no other VM's card has. InvalidArgument when two
+// flags have one id.
+absl::Status AddNics(const std::vector<NicFlag>& flags, ::vmservice::VMConfig* config);
 
 }  // namespace bothy::bothyctl

@@ -34,6 +34,7 @@ TEST(NicFlagTest, SaysWhatIsWrong) {
   EXPECT_THAT(Parsed("bridge=br0"), HasSubstr("\"bridge=br0\" is none of"));
   EXPECT_THAT(Parsed("user=1"), HasSubstr("none of"));
   EXPECT_THAT(Parsed("tap="), HasSubstr("write tap="));
+  EXPECT_THAT(Parsed("tap=t,mac=02-00-00-00-00-01,mac=02-00-00-00-00-02"), HasSubstr("mac twice"));
   EXPECT_THAT(Parsed("tap=t,forward=1:2"), HasSubstr("forward is for user"));
   EXPECT_THAT(Parsed("user,forward=22"), HasSubstr("HOST_PORT:GUEST_PORT"));
   EXPECT_THAT(Parsed("user,forward=sctp:1:2"), HasSubstr("HOST_PORT:GUEST_PORT"));
@@ -42,7 +43,9 @@ TEST(NicFlagTest, SaysWhatIsWrong) {
 TEST(NicFlagTest, CardsGetIdentitiesThatNoOthersHave) {
   ::vmservice::VMConfig config;
   config.mutable_devices_config()->add_nic_config()->set_nic_id("ABC");
-  AddNics({*ParseNicFlag("user"), *ParseNicFlag("tap=t,id=abc"), *ParseNicFlag("user")}, &config);
+  ASSERT_TRUE(AddNics({*ParseNicFlag("user"), *ParseNicFlag("tap=t,id=abc"), *ParseNicFlag("user")},
+                      &config)
+                  .ok());
   const auto& nics = config.devices_config().nic_config();
   ASSERT_EQ(nics.size(), 3);
   EXPECT_TRUE(Guid::Parse(nics[0].nic_id()).ok());
@@ -50,6 +53,10 @@ TEST(NicFlagTest, CardsGetIdentitiesThatNoOthersHave) {
   EXPECT_TRUE(nics[1].has_tap());
   EXPECT_TRUE(Guid::Parse(nics[2].nic_id()).ok());
   EXPECT_NE(nics[0].nic_id(), nics[2].nic_id());
+  const absl::Status twice =
+      AddNics({*ParseNicFlag("user,id=ab"), *ParseNicFlag("tap=t,id=AB")}, &config);
+  EXPECT_THAT(std::string(twice.message()), HasSubstr("two cards have the id ab"));
+  EXPECT_EQ(nics.size(), 3);
 }
 
 }  // namespace

@@ -139,7 +139,7 @@ absl::StatusOr<::vmservice::CreateVMRequest> BuildCreateRequest(const VmFlags& f
   }
   RETURN_IF_ERROR(AddScsiDisks(flags.disks, config));
   RETURN_IF_ERROR(AddPmemDisks(flags.pmem, config));
-  AddNics(flags.nics, config);
+  RETURN_IF_ERROR(AddNics(flags.nics, config));
   if (!flags.vsock_path.empty()) {
     config->mutable_hvsocket_config()->set_path(AbsolutePath(flags.vsock_path));
   }

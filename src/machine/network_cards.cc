@@ -69,10 +69,8 @@ absl::Status TryPorts(const net::BackendConfig& wanted, const net::BackendConfig
 // What a card's keys of extra_data ask for that this backend can't have.
 absl::Status CheckTuning(const Guid& id, const NicTuning& tuning,
                          const net::BackendConfig& backend) {
-  if (tuning.vhost != NicTuning::Vhost::kOn ||
-      !std::holds_alternative<net::UserOptions>(backend.where)) {
-    return absl::OkStatus();
-  }
+  const bool user = std::holds_alternative<net::UserOptions>(backend.where);
+  if (tuning.vhost != NicTuning::Vhost::kOn || !user) return absl::OkStatus();
   return absl::FailedPreconditionError(
       absl::StrCat("user: extra_data[\"bothy.nic.", id.ToString(),
                    ".vhost\"] is on, which takes a tap or a switch"));
@@ -311,6 +309,13 @@ void NetworkCards::Modify(Change change, const NicConfig& nic, const std::stop_t
       if (card->nic().mac != nic.mac) continue;
       return with_field(absl::AlreadyExistsError(absl::StrCat(
           "mac_address: ", nic.mac->ToString(), " is that of ", id.ToString(), " already")));
+    }
+    const auto tuning = tuning_.find(nic.id);
+    if (tuning != tuning_.end() && tuning->second.host_loopback &&
+        !std::holds_alternative<net::UserOptions>(nic.backend->where)) {
+      return with_field(absl::InvalidArgumentError(
+          absl::StrCat(BackendField(*nic.backend), ": extra_data[\"bothy.nic.", nic.id.ToString(),
+                       ".host_loopback\"] is on, which is for cards whose backend is user")));
     }
     return with_field(Add(nic));
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <deque>
 #include <functional>
 #include <limits>
 #include <utility>
@@ -32,13 +33,15 @@ class Direction {
     return absl::OkStatus();
   }
 
-  // Whether a frame may pass; else `waiter` is set, and its function called when one may.
+  // Whether a frame may pass; else `waiter` is set, and its function called when it is its turn:
+  // those who wait come one after another, and before those who didn't have to, so that a queue
+  // that always has frames starves no other.
   struct Waiter {
     bool waiting = false;
     std::function<void()> resume;
   };
   bool MayPass(Waiter& waiter) {
-    if (limit_.Ready()) return true;
+    if (limit_.Ready() && (waiters_.empty() || turn_ == &waiter)) return true;
     if (!std::exchange(waiter.waiting, true)) {
       waiters_.push_back(&waiter);
       held_back_.fetch_add(1, std::memory_order_relaxed);
@@ -58,17 +61,20 @@ class Direction {
     alarm_->SetNoLaterThan(MonotonicNs() + std::min(limit_.WaitNs(), kLongestWaitNs));
   }
   void OnAlarm() {
-    if (waiters_.empty()) return;
-    if (!limit_.Ready()) return SetAlarm();
-    for (Waiter* waiter : std::exchange(waiters_, {})) {
-      waiter->waiting = false;
-      if (waiter->resume) waiter->resume();
+    while (!waiters_.empty()) {
+      if (!limit_.Ready()) return SetAlarm();
+      turn_ = waiters_.front();
+      waiters_.pop_front();
+      turn_->waiting = false;
+      if (turn_->resume) turn_->resume();
+      turn_ = nullptr;
     }
   }
 
   RateLimit limit_;
   std::unique_ptr<LoopAlarm> alarm_;
-  std::vector<Waiter*> waiters_;
+  std::deque<Waiter*> waiters_;
+  Waiter* turn_ = nullptr;  // inside OnAlarm
   std::atomic<uint64_t> held_back_ = 0;
 };
 

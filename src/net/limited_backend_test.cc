@@ -119,6 +119,27 @@ TEST_P(LimitedBackendTest, HoldsBackWhatExceedsTheRateOverAllQueues) {
   EXPECT_EQ(resumed, (std::array<int, 2>{1, 1}));
 }
 
+TEST_P(LimitedBackendTest, QueuesThatAlwaysHaveFramesShare) {
+  Open({.receive_bps = 0, .send_bps = 8'000'000});
+  std::array<int, 2> sent{};
+  for (uint16_t i = 0; i < 2; ++i) {
+    backend_->queue(i).SetCallbacks(nullptr, [this, &sent, i] {
+      while (Send(i) == FrameQueue::Sent::kYes) ++sent[i];
+    });
+  }
+  while (Send(0) == FrameQueue::Sent::kYes) {
+  }
+  EXPECT_EQ(Send(1), FrameQueue::Sent::kLater);
+  for (int i = 1; i <= 100; ++i) {
+    now_ += kMs;
+    loop_->RunUntil([&] { return sent[0] + sent[1] >= i; });
+    // One that comes while others wait is behind them.
+    EXPECT_EQ(Send(static_cast<uint16_t>(i % 2)), FrameQueue::Sent::kLater);
+  }
+  EXPECT_EQ(sent[0] + sent[1], 100);
+  EXPECT_EQ(sent[0], sent[1]);
+}
+
 TEST_P(LimitedBackendTest, LeavesInTheBackendWhatMayNotComeYet) {
   Open({.receive_bps = 8'000'000, .send_bps = 0});
   int resumed = 0;

@@ -21,8 +21,8 @@ bool NetDevice::kernel_path_active() const {
 
 bool NetDevice::KernelMayServe() const {
   // Without mergeable buffers the kernel leaves num_buffers as it finds it.
-  return serving() && link_wanted_ && why_not_kernel_.empty() && !kernel_failed_ &&
-         Has(kFeatureMergeableBuffers) && !kernel_path_active();
+  return serving() && link_wanted_ && why_not_kernel_.empty() && why_not_now_.empty() &&
+         !kernel_failed_ && Has(kFeatureMergeableBuffers) && !kernel_path_active();
 }
 
 void NetDevice::StartKernelPath() {
@@ -31,8 +31,8 @@ void NetDevice::StartKernelPath() {
     const absl::Status status = StartKernelPair(i);
     if (status.ok()) continue;
     StopKernelPath();
-    why_not_kernel_ = std::string(status.message());
-    LogWarning(name(), absl::StrCat("frames take this process's own path: ", why_not_kernel_));
+    why_not_now_ = std::string(status.message());
+    LogWarning(name(), absl::StrCat("frames take this process's own path: ", why_not_now_));
     return;
   }
   if (kernel_path_active()) ++kernel_starts_;
@@ -89,7 +89,9 @@ void NetDevice::OnKernelError() {
 }
 
 void NetDevice::MemoryChanged() {
-  if (!kernel_path_active()) return;
+  // What stood in its way may have gone with the memory.
+  why_not_now_.clear();
+  if (!serving()) return;
   StopKernelPath();
   StartKernelPath();
   ServeAll();

@@ -23,6 +23,7 @@ constexpr uint16_t kControlQueueSize = 64;
 constexpr int kFramesPerRound = 64;
 // Some stop and start the kernel's path.
 constexpr int kCommandsPerRound = 8;
+constexpr char kNoTap[] = "the backend isn't a tap, or its rate is limited";
 // A table of addresses is the longest command; longer ones than any driver's are refused.
 constexpr size_t kMostCommandBytes = size_t{64} * 1024;
 // What may stand in front of the payload without offloads: addresses, type, two VLAN tags.
@@ -42,7 +43,7 @@ absl::StatusOr<std::unique_ptr<NetDevice>> NetDevice::Create(NetDeviceOptions op
     return device;
   }
   if (device->backend_->queue(0).tap_fd() < 0) {
-    device->why_not_kernel_ = "the backend isn't a tap";
+    device->why_not_kernel_ = kNoTap;
   } else if (absl::StatusOr<std::unique_ptr<VhostNet>> vhost = VhostNet::Open(); vhost.ok()) {
     device->kernel_.push_back(*std::move(vhost));
   } else {
@@ -241,6 +242,7 @@ void NetDevice::OnDoorbell(uint16_t queue) {
 
 void NetDevice::Resume() {
   quiesced_ = false;
+  why_not_now_.clear();
   if (!serving()) return;
   StartKernelPath();
   ServeAll();
@@ -438,8 +440,9 @@ std::unique_ptr<net::Backend> NetDevice::ExchangeBackend(std::unique_ptr<net::Ba
     config_mtu_ = backend_->mtu();
   }
   why_not_kernel_ = options_.kernel_path == KernelPath::kOff ? "it isn't asked for"
-                    : backend_->queue(0).tap_fd() < 0        ? "the backend isn't a tap"
+                    : backend_->queue(0).tap_fd() < 0        ? kNoTap
                                                              : "";
+  why_not_now_.clear();
   return backend;
 }
 
@@ -447,8 +450,8 @@ std::unique_ptr<net::Backend> NetDevice::ExchangeBackend(std::unique_ptr<net::Ba
 
 void NetDevice::Inspect(inspect::Node& node) const {
   node.Value("data_path", kernel_path_active() ? "vhost-net" : "own");
-  if (!kernel_path_active() && !why_not_kernel_.empty()) {
-    node.Value("why_not_vhost", why_not_kernel_);
+  if (!kernel_path_active() && !(why_not_kernel_.empty() && why_not_now_.empty())) {
+    node.Value("why_not_vhost", why_not_kernel_.empty() ? why_not_now_ : why_not_kernel_);
   }
   node.Value("vhost_starts", kernel_starts_);
   {

@@ -174,7 +174,8 @@ class NetDevice final : public Device {
 
   std::vector<std::unique_ptr<VhostNet>> kernel_;  // one a pair, once opened
   std::vector<std::unique_ptr<IoLoop::Watch>> kernel_errors_;
-  std::string why_not_kernel_;  // empty: it may
+  std::string why_not_kernel_;  // with this backend; empty: it may
+  std::string why_not_now_;     // why it couldn't be started when that was tried last
   bool kernel_failed_ = false;  // with this driver's rings
   uint64_t kernel_starts_ = 0;
   std::shared_ptr<NetDevice*> self_;  // expires with the device, for what is posted
