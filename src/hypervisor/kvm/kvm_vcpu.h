@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "hypervisor/vm.h"
+#include "support/log.h"
 #include "support/mapping.h"
 #include "support/unique_fd.h"
 
@@ -50,6 +51,7 @@ class KvmVcpu final : public Vcpu {
   UniqueFd fd_;
   Mapping run_mapping_;
   kvm_run* const run_;
+  LogLimiter log_;
   std::mutex thread_mutex_;
   pthread_t thread_{};   // in Run; guarded by thread_mutex_
   bool in_run_ = false;  // guarded by thread_mutex_

@@ -208,7 +208,7 @@ void NetDevice::Activate(Transport& transport, uint64_t features,
 void NetDevice::ApplyReceiveOffloads(const net::Offloads& offloads) {
   receive_offloads_ = offloads;
   if (const absl::Status status = backend_->SetReceiveOffloads(offloads); !status.ok()) {
-    LogWarning(name(), std::string(status.message()));
+    log_.Log(LogLevel::kWarning, name(), std::string(status.message()));
   }
   const bool segments = offloads.tso4 || offloads.tso6 || offloads.uso;
   const size_t longest =
@@ -220,7 +220,7 @@ void NetDevice::ApplyReceiveOffloads(const net::Offloads& offloads) {
 
 bool NetDevice::UseQueuePairs() {
   const absl::Status status = backend_->UseQueuePairs(UsedPairs());
-  if (!status.ok()) LogWarning(name(), std::string(status.message()));
+  if (!status.ok()) log_.Log(LogLevel::kWarning, name(), std::string(status.message()));
   return status.ok();
 }
 
@@ -443,7 +443,8 @@ void NetDevice::StartKernelPath() {
     if (status.ok()) continue;
     StopKernelPath();
     why_not_kernel_ = std::string(status.message());
-    LogWarning(name(), absl::StrCat("frames take this process's own path: ", why_not_kernel_));
+    log_.Log(LogLevel::kWarning, name(),
+             absl::StrCat("frames take this process's own path: ", why_not_kernel_));
     return;
   }
   if (kernel_path_active()) ++kernel_starts_;
@@ -493,7 +494,8 @@ void NetDevice::OnKernelError() {
     NetDevice& device = **self;
     device.StopKernelPath();
     device.kernel_failed_ = true;
-    LogWarning(device.name(), "vhost-net found a ring or a chain wrong: own path until a reset");
+    device.log_.Log(LogLevel::kWarning, device.name(),
+                    "vhost-net found a ring or a chain wrong: own path until a reset");
     device.ServeAll();
   });
 }

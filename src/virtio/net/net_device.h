@@ -21,6 +21,7 @@
 #include "memory/guest_memory.h"
 #include "net/backend.h"
 #include "support/io_loop.h"
+#include "support/log.h"
 #include "virtio/device.h"
 #include "virtio/net/receive_filter.h"
 #include "virtio/net/receive_queue.h"
@@ -171,6 +172,7 @@ class NetDevice final : public Device {
   std::vector<std::unique_ptr<VhostNet>> kernel_;  // one a pair, once opened
   std::vector<std::unique_ptr<IoLoop::Watch>> kernel_errors_;
   std::vector<uint16_t> kernel_pairs_;  // those the kernel serves now
+  LogLimiter log_;                      // the driver starts and resets it
   std::string why_not_kernel_;          // empty: it may
   bool kernel_failed_ = false;          // with this driver's rings
   uint64_t kernel_starts_ = 0;
