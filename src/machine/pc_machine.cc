@@ -84,6 +84,7 @@ class PcMachine final : public Machine, private chipset::PowerSink {
   // Set by the first power event of a run; until the next Restart no vCPU runs again.
   std::atomic<bool> power_event_{false};
   bool running_ = false;
+  LogLimiter log_;  // of what the guest can have us say again and again
   StartupSteps steps_;
   std::optional<boot::KernelImage> kernel_;
   std::optional<boot::Initrd> initrd_;
@@ -245,7 +246,8 @@ absl::Status PcMachine::BuildHardware(EventLoop& control) {
       case RunResult::kReset:
         return OnPowerEvent(PowerEvent::kReset);
       case RunResult::kMemoryFault:
-        LogError("machine", "host memory that the guest needs can't be accessed (KVM_RUN: EFAULT)");
+        log_.Log(LogLevel::kError, "machine",
+                 "host memory that the guest needs can't be accessed (KVM_RUN: EFAULT)");
         return OnPowerEvent(PowerEvent::kEmulationFailure);
       case RunResult::kEmulationFailure:
         return OnPowerEvent(PowerEvent::kEmulationFailure);

@@ -58,6 +58,17 @@ std::string ThreadName() {
   return name.data();
 }
 
+std::string JsonRecord(std::string_view level, std::string_view id, std::string_view component,
+                       std::string_view message) {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  const auto micros = std::chrono::duration_cast<std::chrono::microseconds>(now).count();
+  return absl::StrCat("{\"time_us\":", micros, R"(,"level":")", std::string(level),
+                      R"(","thread":")", JsonEscaped(ThreadName(), kMaxNameBytes),
+                      R"(","log_id":")", JsonEscaped(id, kMaxNameBytes), R"(","component":")",
+                      JsonEscaped(component, kMaxNameBytes), R"(","message":")",
+                      JsonEscaped(message, kMaxMessageBytes), "\"}");
+}
+
 // Standard error, or a way to it that never waits.
 class StandardErrorSink final : public spdlog::sinks::base_sink<std::mutex> {
  public:
@@ -77,6 +88,11 @@ class StandardErrorSink final : public spdlog::sinks::base_sink<std::mutex> {
       own_.Reset(::open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
     }
     is_socket_ = S_ISSOCK(info.st_mode);
+  }
+
+  void SetLogId(std::string_view id) {
+    const std::lock_guard lock(mutex_);
+    log_id_ = id;
   }
 
  protected:
@@ -102,10 +118,12 @@ class StandardErrorSink final : public spdlog::sinks::base_sink<std::mutex> {
 
   [[nodiscard]] std::string Dropped() const {
     const std::string message = absl::StrCat(dropped_, " records dropped: nobody read them");
-    return format_ == LogFormat::kJson
-               ? absl::StrCat(R"({"level":"warning","component":"log","message":")", message,
-                              "\"}\n")
-               : absl::StrCat("(", message, ")\n");
+    if (format_ == LogFormat::kText) {
+      return absl::StrCat(
+          log_id_.empty() ? "" : absl::StrCat("[", OneLine(log_id_, kMaxNameBytes), "] "), "(",
+          message, ")\n");
+    }
+    return JsonRecord("warning", log_id_, "log", message) + "\n";
   }
 
   // Writes `line`, of which the rest may wait in unsent_; false when nothing of it could be
@@ -149,6 +167,7 @@ class StandardErrorSink final : public spdlog::sinks::base_sink<std::mutex> {
   bool is_socket_ = false;
   bool colours_ = false;
   UniqueFd own_;
+  std::string log_id_;
   std::string unsent_;  // of a record that is partly out
   uint64_t dropped_ = 0;
 };
@@ -191,7 +210,8 @@ void ConfigureLogging(const LogOptions& options) {
 void SetLogId(std::string_view id) {
   State& state = GlobalState();
   const std::lock_guard lock(state.mutex);
-  state.log_id = OneLine(id, kMaxNameBytes);
+  state.log_id = id;
+  state.sink->SetLogId(id);
 }
 
 void Log(LogLevel level, std::string_view component, std::string_view message) {
@@ -205,19 +225,15 @@ void Log(LogLevel level, std::string_view component, std::string_view message) {
     format = state.format;
   }
   if (format == LogFormat::kText) {
-    const std::string tag = id.empty() ? std::string() : absl::StrCat("[", id, "] ");
+    const std::string tag =
+        id.empty() ? std::string() : absl::StrCat("[", OneLine(id, kMaxNameBytes), "] ");
     state.logger->log(ToSpdlog(level), "{}{}: {}", tag, component,
                       OneLine(message, kMaxMessageBytes));
     return;
   }
-  const auto now = std::chrono::system_clock::now().time_since_epoch();
-  const auto micros = std::chrono::duration_cast<std::chrono::microseconds>(now).count();
-  state.logger->log(
-      ToSpdlog(level),
-      R"({{"time_us":{},"level":"{}","thread":"{}","log_id":"{}","component":"{}","message":"{}"}})",
-      micros, spdlog::level::to_string_view(ToSpdlog(level)),
-      JsonEscaped(ThreadName(), kMaxNameBytes), JsonEscaped(id, kMaxNameBytes),
-      JsonEscaped(component, kMaxNameBytes), JsonEscaped(message, kMaxMessageBytes));
+  const auto name = spdlog::level::to_string_view(ToSpdlog(level));
+  state.logger->log(ToSpdlog(level), "{}",
+                    JsonRecord(std::string_view(name.data(), name.size()), id, component, message));
 }
 
 void LogLimiter::Log(LogLevel level, std::string_view component, std::string_view message) {

@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 #include <gmock/gmock.h>
+#include <google/protobuf/struct.pb.h>
+#include <google/protobuf/util/json_util.h>
 #include <gtest/gtest.h>
 #include <pty.h>
 #include <unistd.h>
@@ -98,6 +100,31 @@ TEST_F(LogTest, InJsonEverythingIsJson) {
   EXPECT_THAT(Read(), HasSubstr("records dropped: nobody read them\"}\n{"));
 }
 
+TEST_F(LogTest, EveryJsonRecordHasTheSameFields) {
+  ConfigureLogging({.format = LogFormat::kJson});
+  SetLogId("vm \"1\"\xFF");
+  LogInfo("test", "a\nb\xFF");
+  for (int i = 0; i < 1000; ++i) LogInfo("test", std::string(1000, 'x'));
+  std::string text = Read();
+  text.resize(text.find('\n') + 1);
+  LogInfo("test", "again");
+  text += Read();
+  SetLogId("");
+  size_t records = 0;
+  for (size_t begin = 0; begin < text.size(); ++records) {
+    const size_t end = text.find('\n', begin);
+    google::protobuf::Struct record;
+    const std::string line = text.substr(begin, end - begin);
+    ASSERT_TRUE(google::protobuf::util::JsonStringToMessage(line, &record).ok()) << line;
+    EXPECT_EQ(record.fields().at("log_id").string_value(), "vm \"1\"\xEF\xBF\xBD") << line;
+    for (const char* const field : {"time_us", "level", "thread", "component", "message"}) {
+      EXPECT_TRUE(record.fields().contains(field)) << line;
+    }
+    begin = end + 1;
+  }
+  EXPECT_EQ(records, 3U);  // the first, the notice of those that were dropped, and the last
+}
+
 TEST(LogTerminalTest, ATerminalThatNobodyReadsIsNotWaitedFor) {
   const UniqueFd saved(::fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3));
   int master = -1;
@@ -117,6 +144,25 @@ TEST_F(LogTest, TheLimiterTellsHowManyItKeptBack) {
   for (int i = 0; i < 10; ++i) limiter.Log(LogLevel::kInfo, "test", "again and again");
   const std::string text = Read();
   EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 2);
+}
+
+TEST_F(LogTest, WhatTheLimiterLetsThroughAndWhatItKeptBackAreAll) {
+  LogLimiter limiter(1, std::chrono::milliseconds(1));
+  constexpr std::string_view kNotice = " earlier records dropped)";
+  size_t logged = 0;
+  size_t accounted = 0;
+  // The record that says so comes with the first one of a later millisecond.
+  for (bool told = false; !told;) {
+    limiter.Log(LogLevel::kInfo, "test", "again and again");
+    ++logged;
+    const std::string line = Read();
+    if (line.empty()) continue;
+    ++accounted;
+    const size_t notice = line.find(kNotice);
+    told = notice != std::string::npos;
+    if (told) accounted += std::stoul(line.substr(line.rfind('(', notice) + 1));
+  }
+  EXPECT_EQ(accounted, logged);
 }
 
 }  // namespace

@@ -73,7 +73,7 @@ class KvmMsiRoute final : public MsiRoute {
     message_ = message;
     if (!gsi_.has_value()) return;
     if (const absl::Status status = routes_.Route(*gsi_, message); !status.ok()) {
-      LogError("kvm", std::string(status.message()));
+      routes_.log().Log(LogLevel::kError, "kvm", std::string(status.message()));
     }
   }
 
@@ -106,7 +106,7 @@ class KvmMsiRoute final : public MsiRoute {
       // KVM looks at an eventfd when it is bound: what waits there is sent then.
       const absl::Status status = BindEvent(held ? KVM_IRQFD_FLAG_DEASSIGN : 0);
       if (!status.ok()) {
-        LogError("kvm", std::string(status.message()));
+        routes_.log().Log(LogLevel::kError, "kvm", std::string(status.message()));
         return;
       }
     }
@@ -159,7 +159,7 @@ void InterruptRoutes::Free(uint32_t gsi) {
   // A smaller table than before can't be refused but for want of host memory, and then the entry
   // that stays is one that nothing is bound to.
   if (const absl::Status status = Commit(); !status.ok()) {
-    LogError("kvm", std::string(status.message()));
+    log_.Log(LogLevel::kError, "kvm", std::string(status.message()));
   }
 }
 

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "hypervisor/interrupts.h"
+#include "support/log.h"
 #include "support/status.h"
 
 namespace bothy::hypervisor::kvm {
@@ -35,12 +36,16 @@ class InterruptRoutes {
   absl::Status Route(uint32_t gsi, const MsiMessage& message);
   [[nodiscard]] size_t routed() const;
 
+  // For what a route has to say.
+  [[nodiscard]] LogLimiter& log() { return log_; }
+
  private:
   absl::Status Commit();  // holds mutex_
 
   const int vm_fd_;
   const uint32_t max_gsis_;
   const std::vector<kvm_irq_routing_entry> pins_;
+  LogLimiter log_;  // the guest programs routes
   mutable std::mutex mutex_;
   std::set<uint32_t> allocated_;             // guarded by mutex_
   std::map<uint32_t, MsiMessage> messages_;  // guarded by mutex_

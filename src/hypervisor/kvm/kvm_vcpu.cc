@@ -269,7 +269,9 @@ void KvmVcpu::HandleMmio(ExitHandler& handler) {
 RunResult KvmVcpu::ReportFailure(const char* what) {
   kvm_regs regs{};
   const bool known = ::ioctl(fd_.get(), KVM_GET_REGS, &regs) == 0;
-  LogError("kvm", absl::StrFormat("vCPU %d: %s at rip 0x%x", index_, what, known ? regs.rip : 0));
+  // A guest that a crash restarts may do this for ever.
+  log_.Log(LogLevel::kError, "kvm",
+           absl::StrFormat("vCPU %d: %s at rip 0x%x", index_, what, known ? regs.rip : 0));
   return RunResult::kEmulationFailure;
 }
 

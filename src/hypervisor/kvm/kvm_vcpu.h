@@ -11,6 +11,7 @@
 
 #include "hypervisor/kvm/fault_counts.h"
 #include "hypervisor/vm.h"
+#include "support/log.h"
 #include "support/mapping.h"
 #include "support/unique_fd.h"
 
@@ -57,6 +58,7 @@ class KvmVcpu final : public Vcpu {
   UniqueFd fd_;
   Mapping run_mapping_;
   kvm_run* const run_;
+  LogLimiter log_;
   std::mutex thread_mutex_;
   pthread_t thread_{};   // in Run; guarded by thread_mutex_
   bool in_run_ = false;  // guarded by thread_mutex_

@@ -32,7 +32,8 @@ void NetDevice::StartKernelPath() {
     if (status.ok()) continue;
     StopKernelPath();
     why_not_now_ = std::string(status.message());
-    LogWarning(name(), absl::StrCat("frames take this process's own path: ", why_not_now_));
+    log_.Log(LogLevel::kWarning, name(),
+             absl::StrCat("frames take this process's own path: ", why_not_now_));
     return;
   }
   if (kernel_path_active()) ++kernel_starts_;
@@ -83,7 +84,8 @@ void NetDevice::OnKernelError() {
     NetDevice& device = **self;
     device.StopKernelPath();
     device.kernel_failed_ = true;
-    LogWarning(device.name(), "vhost-net found a ring or a chain wrong: own path until a reset");
+    device.log_.Log(LogLevel::kWarning, device.name(),
+                    "vhost-net found a ring or a chain wrong: own path until a reset");
     device.ServeAll();
   });
 }

@@ -215,7 +215,7 @@ void NetDevice::Activate(Transport& transport, uint64_t features,
 void NetDevice::ApplyReceiveOffloads(const net::Offloads& offloads) {
   receive_offloads_ = offloads;
   if (const absl::Status status = backend_->SetReceiveOffloads(offloads); !status.ok()) {
-    LogWarning(name(), std::string(status.message()));
+    log_.Log(LogLevel::kWarning, name(), std::string(status.message()));
   }
   const bool segments = offloads.tso4 || offloads.tso6 || offloads.uso;
   const size_t longest =
@@ -227,7 +227,7 @@ void NetDevice::ApplyReceiveOffloads(const net::Offloads& offloads) {
 
 bool NetDevice::UseQueuePairs() {
   const absl::Status status = backend_->UseQueuePairs(UsedPairs());
-  if (!status.ok()) LogWarning(name(), std::string(status.message()));
+  if (!status.ok()) log_.Log(LogLevel::kWarning, name(), std::string(status.message()));
   return status.ok();
 }
 

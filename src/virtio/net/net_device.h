@@ -21,6 +21,7 @@
 #include "memory/guest_memory.h"
 #include "net/backend.h"
 #include "support/io_loop.h"
+#include "support/log.h"
 #include "virtio/device.h"
 #include "virtio/net/receive_filter.h"
 #include "virtio/net/receive_queue.h"
@@ -174,6 +175,7 @@ class NetDevice final : public Device {
 
   std::vector<std::unique_ptr<VhostNet>> kernel_;  // one a pair, once opened
   std::vector<std::unique_ptr<IoLoop::Watch>> kernel_errors_;
+  LogLimiter log_;              // the driver starts and resets it
   std::string why_not_kernel_;  // with this backend; empty: it may
   std::string why_not_now_;     // why it couldn't be started when that was tried last
   bool kernel_failed_ = false;  // with this driver's rings

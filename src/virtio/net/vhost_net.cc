@@ -128,7 +128,8 @@ void VhostNet::Stop() {
     if (rings_[i].queue == nullptr) continue;
     vhost_vring_state state{.index = i, .num = 0};
     if (::ioctl(fd_.get(), VHOST_GET_VRING_BASE, &state) != 0) {
-      LogError("vhost-net", absl::StrCat("where a ring goes on: ", std::strerror(errno)));
+      log_.Log(LogLevel::kError, "vhost-net",
+               absl::StrCat("where a ring goes on: ", std::strerror(errno)));
       continue;
     }
     rings_[i].queue->ContinueAt(static_cast<uint16_t>(state.num));

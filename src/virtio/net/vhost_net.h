@@ -12,6 +12,7 @@
 #include <memory>
 
 #include "memory/guest_memory.h"
+#include "support/log.h"
 #include "support/status.h"
 #include "support/unique_fd.h"
 #include "virtio/queue/virtqueue.h"
@@ -49,6 +50,7 @@ class VhostNet {
   UniqueFd error_;
   uint64_t features_;  // of the host
   std::array<Ring, 2> rings_;
+  LogLimiter log_;  // the driver starts and stops rings
 };
 
 }  // namespace bothy::virtio
