@@ -20,6 +20,7 @@ namespace bothy::virtio::vsock {
 struct Ports {
   uint32_t guest = 0;
   uint32_t host = 0;
+  // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 takes the comparison with 0 for one.
   auto operator<=>(const Ports&) const = default;
 };
 
