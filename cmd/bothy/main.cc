@@ -100,12 +100,13 @@ absl::StatusOr<std::unique_ptr<metrics::Endpoint>> ServeMetrics(const std::strin
   ASSIGN_OR_RETURN(const metrics::ListenAddress address, metrics::ListenAddress::Parse(where));
   ASSIGN_OR_RETURN(metrics::ListeningSocket socket, metrics::Listen(address));
   LogInfo("metrics", absl::StrCat("serving on ", socket.name));
-  return metrics::Endpoint::Create(
-      std::move(socket),
-      [&control, &service](metrics::Endpoint::Look look) {
-        control.Post([&service, look = std::move(look)] { service.InspectAll(std::move(look)); });
-      },
-      {});
+  return metrics::Endpoint::Create(std::move(socket),
+                                   [&control, &service](metrics::Endpoint::Look look) {
+                                     control.Post([&service, look = std::move(look)]() mutable {
+                                       service.InspectAll(std::move(look));
+                                     });
+                                   },
+                                   {});
 }
 
 absl::Status Serve(const Flags& flags) {

@@ -218,7 +218,7 @@ class Kvm final : public Hypervisor {
   [[nodiscard]] const HostLimits& limits() const override { return limits_; }
 
   absl::StatusOr<std::unique_ptr<Vm>> CreateVm() override {
-    UniqueFd fd(::ioctl(fd_.get(), KVM_CREATE_VM, 0));
+    UniqueFd fd(IoctlResult(fd_.get(), KVM_CREATE_VM, 0));
     if (!fd) return ErrnoStatus(errno, "creating a KVM virtual machine");
     auto vm = std::make_unique<KvmVm>(std::move(fd), host_);
     RETURN_IF_ERROR(vm->Initialize());

@@ -74,7 +74,7 @@ KvmVcpu::~KvmVcpu() = default;
 
 absl::StatusOr<std::unique_ptr<KvmVcpu>> KvmVcpu::Create(int vm_fd, const Options& options) {
   InstallKickHandler();
-  UniqueFd fd(::ioctl(vm_fd, KVM_CREATE_VCPU, static_cast<unsigned long>(options.index)));
+  UniqueFd fd(IoctlResult(vm_fd, KVM_CREATE_VCPU, static_cast<unsigned long>(options.index)));
   if (!fd) return ErrnoStatus(errno, absl::StrCat("creating vCPU ", options.index));
   ASSIGN_OR_RETURN(Mapping run, Mapping::Create(options.run_size_bytes, PROT_READ | PROT_WRITE,
                                                 MAP_SHARED, fd.get(), 0, "mapping a vCPU"));
