@@ -28,6 +28,9 @@ namespace {
 using testing::HasSubstr;
 
 constexpr char kReady[] = "listening";
+// Drivers come on their own in the guest.
+constexpr char kAwaitDriver[] =
+    "await 'ls -d /sys/bus/virtio/drivers/vmw_vsock_virtio_transport/virtio* >/dev/null'";
 
 bool Soaks() { return std::getenv("BOTHY_SOAK") != nullptr; }
 
@@ -95,6 +98,10 @@ class VsockLabTest : public LabTest {
     return request;
   }
   [[nodiscard]] std::string VsockPath() const { return folder_ / "vsock"; }
+  void BootVsockGuest(const wire::CreateVMRequest& request) {
+    ASSERT_NO_FATAL_FAILURE(BootWithAgent(request));
+    (void)Run(kAwaitDriver);
+  }
   absl::Status Socket(wire::ModifyType type, uint32_t port, const std::string& path) {
     wire::VMSocketRequest request;
     request.set_type(type);
@@ -163,10 +170,10 @@ std::string Encoded(const std::string& command) {
 
 // containerd's shim in its order, with its ttrpc package.
 TEST_F(VsockLabTest, AShimTalksToItsGuest) {
-  const std::string echo =
-      "mkfifo /tmp/a /tmp/b /tmp/c /tmp/d; vsock-connect 109 <>/tmp/b >&0 & "
-      "vsock-connect 0x40000000 <>/tmp/c >&0 & vsock-connect 1 <>/tmp/a >&0; "
-      "vsock-connect 2000 <>/tmp/d >&0";
+  const std::string echo = std::string(kAwaitDriver) +
+                           "; mkfifo /tmp/a /tmp/b /tmp/c /tmp/d; vsock-connect 109 <>/tmp/b >&0 & "
+                           "vsock-connect 0x40000000 <>/tmp/c >&0 & vsock-connect 1 <>/tmp/a >&0; "
+                           "vsock-connect 2000 <>/tmp/d >&0";
   const ProgramResult shim =
       RunShimClient({.socket_path = SocketPath(),
                      .kernel = Kernel(),
@@ -181,7 +188,7 @@ TEST_F(VsockLabTest, AShimTalksToItsGuest) {
 }
 
 TEST_F(VsockLabTest, AThousandConnectionsAtOnceBothWays) {
-  ASSERT_NO_FATAL_FAILURE(BootWithAgent(VsockGuest()));
+  ASSERT_NO_FATAL_FAILURE(BootVsockGuest(VsockGuest()));
   const EchoListener echo(folder_ / "echo");
   ASSERT_THAT(Socket(wire::ADD, 7000, folder_ / "echo"), IsOk());
   EXPECT_EQ(Run("vsock-many 7000 1023"), "1023 of 1023\n");
@@ -198,7 +205,7 @@ TEST_F(VsockLabTest, AThousandConnectionsAtOnceBothWays) {
 }
 
 TEST_F(VsockLabTest, DataGoesBothWaysAtOnceUnharmed) {
-  ASSERT_NO_FATAL_FAILURE(BootWithAgent(VsockGuest()));
+  ASSERT_NO_FATAL_FAILURE(BootVsockGuest(VsockGuest()));
   ASSERT_NO_FATAL_FAILURE(StartEcho(8000));
   const UniqueFd socket = Connect(8000);
   const uint64_t total = uint64_t{Soaks() ? 1024U : 32U} << 20;
@@ -232,7 +239,7 @@ TEST_F(VsockLabTest, DataGoesBothWaysAtOnceUnharmed) {
 }
 
 TEST_F(VsockLabTest, PeersThatLeaveEarlyHarmNobody) {
-  ASSERT_NO_FATAL_FAILURE(BootWithAgent(VsockGuest()));
+  ASSERT_NO_FATAL_FAILURE(BootVsockGuest(VsockGuest()));
   ASSERT_NO_FATAL_FAILURE(StartEcho(8000));
   for (int i = 0; i < 50; ++i) {
     auto silent = ConnectUnix(VsockPath(), ConnectMode::kBlocking);  // before the newline
@@ -253,7 +260,7 @@ TEST_F(VsockLabTest, PeersThatLeaveEarlyHarmNobody) {
 }
 
 TEST_F(VsockLabTest, ListenersComeGoAndChange) {
-  ASSERT_NO_FATAL_FAILURE(BootWithAgent(VsockGuest()));
+  ASSERT_NO_FATAL_FAILURE(BootVsockGuest(VsockGuest()));
   const std::string ask = "(echo hello) | vsock-connect ";
   const std::string refused = "! vsock-connect 7000 </dev/null";
   (void)Run(refused);
@@ -281,7 +288,7 @@ TEST_F(VsockLabTest, ListenersComeGoAndChange) {
 TEST_F(VsockLabTest, APauseAndAResetUnderLoad) {
   wire::CreateVMRequest request = VsockGuest();
   request.mutable_config()->mutable_guest_power_actions()->set_reset(wire::VMConfig::RESTART);
-  ASSERT_NO_FATAL_FAILURE(BootWithAgent(request));
+  ASSERT_NO_FATAL_FAILURE(BootVsockGuest(request));
   ASSERT_NO_FATAL_FAILURE(StartEcho(8000));
   {
     const UniqueFd socket = Connect(8000);
@@ -297,6 +304,7 @@ TEST_F(VsockLabTest, APauseAndAResetUnderLoad) {
   ASSERT_THAT(agent_->End("reset", kAnswer), IsOk());
   EXPECT_EQ(Line(socket), "");  // the end
   ASSERT_THAT(agent_->WaitReady(kBoot), IsOk());
+  (void)Run(kAwaitDriver);
   ASSERT_NO_FATAL_FAILURE(StartEcho(8000));
   const UniqueFd again = Connect(8000);
   Say(again, "after the reset\n");
