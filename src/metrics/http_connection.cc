@@ -63,7 +63,7 @@ void HttpConnection::OnReadable() {
 }
 
 void HttpConnection::Advance() {
-  HttpRequest request = HttpRequest::Parse(received_);
+  const HttpRequest request = HttpRequest::Parse(received_);
   if (request.form == HttpRequest::Form::kIncomplete) {
     // The time of a request begins with its first byte, and no further one prolongs it.
     if (!in_request_ && !received_.empty()) ArmTimer(options_.exchange);
@@ -73,10 +73,10 @@ void HttpConnection::Advance() {
   answering_ = true;
   in_request_ = false;
   ArmTimer(options_.exchange);
-  Take(std::move(request));
+  Take(request);
 }
 
-void HttpConnection::Take(HttpRequest request) {
+void HttpConnection::Take(const HttpRequest& request) {
   head_only_ = false;
   keep_alive_ = request.keep_alive && request.form == HttpRequest::Form::kComplete;
   switch (request.form) {

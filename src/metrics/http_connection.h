@@ -52,7 +52,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void OnReadable();
   // Looks at what has been received; takes a request, once it is complete.
   void Advance();
-  void Take(HttpRequest request);
+  void Take(const HttpRequest& request);
   // Sends an answer; `body` is left out for HEAD.
   void Answer(std::string_view status, std::string_view content_type, std::string_view body,
               std::string_view more_fields = "");
