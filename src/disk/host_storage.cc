@@ -130,7 +130,9 @@ class HostStorage final : public Storage {
     BlockingCall call(loop_, [fd = fd_.get(), bytes]() -> int64_t {
       return ::ftruncate(fd, static_cast<off_t>(bytes)) == 0 ? 0 : -int64_t{errno};
     });
+    ++resizing_;
     const int64_t result = co_await call;
+    --resizing_;
     if (result < 0) {
       co_return ErrnoStatus(static_cast<int>(-result),
                             absl::StrCat(path_, ": resizing to ", bytes, " bytes"));
@@ -176,13 +178,21 @@ class HostStorage final : public Storage {
   }
 
  private:
-  // What a file without a name holds is gone with the process: nobody may believe it safe.
-  [[nodiscard]] absl::Status CheckLinked() const {
+  // What a file without a name holds is gone with the process, and what was cut off is gone now:
+  // nobody may believe it safe.
+  [[nodiscard]] absl::Status CheckFile() const {
     struct stat status {};
     if (::fstat(fd_.get(), &status) != 0) return ErrnoStatus(errno, path_);
-    if (!had_name_ || status.st_nlink != 0) return absl::OkStatus();
-    return absl::UnavailableError(
-        absl::StrCat(path_, ": the file was deleted: what is written to it will be lost"));
+    if (had_name_ && status.st_nlink == 0) {
+      return absl::UnavailableError(
+          absl::StrCat(path_, ": the file was deleted: what is written to it will be lost"));
+    }
+    // Only this process changes its size (image_lock.h), and it knows that it is larger only once
+    // it is. Between two flushes a write may have made it whole again, as far as that can be seen.
+    const auto there = static_cast<uint64_t>(status.st_size);
+    if (facts_.block_device || resizing_ || there >= facts_.size) return absl::OkStatus();
+    return absl::DataLossError(absl::StrCat(path_, ": the file was truncated to ", there,
+                                            " bytes by somebody else: what was behind is lost"));
   }
 
   // One request under way: goes on after short transfers, tries the next way where the host hasn't
@@ -214,7 +224,7 @@ class HostStorage final : public Storage {
         case disk::Operation::kWrite:
           return Transferred(result);
         case disk::Operation::kFlush:
-          return result < 0 ? Fail(result) : End(storage_.CheckLinked());
+          return result < 0 ? Fail(result) : End(storage_.CheckFile());
         case disk::Operation::kDiscard:
           // A host that can't keeps the bytes, which is a discard too.
           if (result < 0 && !Unsupported(result)) return Fail(result);
@@ -359,6 +369,7 @@ class HostStorage final : public Storage {
   const bool read_only_;
   const bool had_name_;  // when it was opened
   Facts facts_;
+  int resizing_ = 0;  // resizes under way
   size_t in_flight_ = 0;
   std::vector<std::unique_ptr<Transfer>> spare_;
 };

@@ -97,6 +97,22 @@ TEST_P(HostStorageTest, ReadingPastTheEndIsAnErrorAlsoWhenTheFileWasCutOff) {
   EXPECT_THAT(std::string(cut.message()), HasSubstr("offset 6000"));
 }
 
+TEST_P(HostStorageTest, FlushingAFileThatWasCutIsAnError) {
+  const std::string path = File("a", 8192);
+  auto storage = Open(path);
+  ASSERT_TRUE(storage.ok());
+  const std::vector<uint8_t> bytes(512, 7);
+  ASSERT_TRUE(RunTask(*loop_, WriteAt(**storage, 8192, bytes)).ok());  // it grows
+  EXPECT_TRUE(RunTask(*loop_, Flush(**storage)).ok());
+  ASSERT_TRUE(RunTask(*loop_, (*storage)->Resize(6000)).ok());
+  EXPECT_TRUE(RunTask(*loop_, Flush(**storage)).ok()) << "its own doing";
+  ASSERT_EQ(::truncate(path.c_str(), 4096), 0);
+  ASSERT_TRUE(RunTask(*loop_, WriteAt(**storage, 0, bytes)).ok());
+  const absl::Status flushed = RunTask(*loop_, Flush(**storage));
+  EXPECT_TRUE(absl::IsDataLoss(flushed)) << flushed;
+  EXPECT_THAT(std::string(flushed.message()), HasSubstr("truncated to 4096 bytes"));
+}
+
 TEST_P(HostStorageTest, FlushingAFileThatWasDeletedIsAnError) {
   const std::string path = File("a", 8192);
   auto storage = Open(path);

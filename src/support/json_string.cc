@@ -18,7 +18,7 @@ std::string TakePart(std::string_view* text) {
   size_t size = 1;
   // The bytes that go on with a character of several: 10xxxxxx.
   while (size < text->size() && (static_cast<unsigned char>((*text)[size]) & 0xC0) == 0x80) ++size;
-  const std::string part(text->substr(0, size));
+  std::string part(text->substr(0, size));
   text->remove_prefix(size);
   if (part == "\"" || part == "\\") return "\\" + part;
   if (part == "\n") return "\\n";

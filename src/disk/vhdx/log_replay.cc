@@ -1,5 +1,6 @@
 #include "disk/vhdx/log_replay.h"
 
+#include <algorithm>
 #include <array>
 
 #include "absl/strings/str_cat.h"
@@ -9,13 +10,22 @@
 namespace bothy::disk::vhdx {
 namespace {
 
-absl::Status CheckTarget(const LogDescriptor& descriptor, const LogPlace& place, uint64_t at) {
+// `file_bytes`: as large as the file is or is to be.
+absl::Status CheckTarget(const LogDescriptor& descriptor, const LogPlace& place,
+                         uint64_t file_bytes, uint64_t at) {
   // The file identifier and the headers are never written through the log (2.2.2).
   if (descriptor.file_offset < kRegionTableOffsets[0] || descriptor.file_offset > kMaxFileBytes ||
       descriptor.length > kMaxFileBytes - descriptor.file_offset) {
     return Damaged(at, "Descriptor.FileOffset",
                    absl::StrCat(descriptor.length, " bytes at ", descriptor.file_offset,
                                 " are outside what a log may change"));
+  }
+  // LastFileOffset is the size of a file that everything fits into (2.3.1.1). Without that a few
+  // bytes of log could have the host fill itself.
+  if (descriptor.file_offset + descriptor.length > file_bytes) {
+    return Damaged(at, "Descriptor.FileOffset",
+                   absl::StrCat(descriptor.length, " bytes at ", descriptor.file_offset,
+                                " are past the end of the file, ", file_bytes));
   }
   if (descriptor.file_offset < place.offset + place.length &&
       place.offset < descriptor.file_offset + descriptor.length) {
@@ -27,7 +37,7 @@ absl::Status CheckTarget(const LogDescriptor& descriptor, const LogPlace& place,
 
 // Goes through one entry; only checks it when `target` is null.
 Task<absl::Status> ReplayEntry(Storage& source, const LogPlace& place, const LogEntryPlace& entry,
-                               Storage* target) {
+                               uint64_t file_bytes, Storage* target) {
   LogReader descriptors(source, place);
   LogReader data(source, place);
   uint64_t data_sector = entry.sector + DescriptorSectors(entry.header.descriptor_count);
@@ -44,7 +54,7 @@ Task<absl::Status> ReplayEntry(Storage& source, const LogPlace& place, const Log
                             entry.header.sequence_number, descriptor)) {
       co_return Damaged(at, "Descriptor", "changed while it was read");
     }
-    CO_RETURN_IF_ERROR(CheckTarget(descriptor, place, at));
+    CO_RETURN_IF_ERROR(CheckTarget(descriptor, place, file_bytes, at));
     if (target == nullptr) continue;
     absl::Status status;
     if (descriptor.zero) {
@@ -76,17 +86,22 @@ Task<absl::Status> ReplayLog(Storage& source, const LogPlace& place, Storage& ta
                       absl::StrCat("the file has ", source.size(), " bytes of ",
                                    head.flushed_file_offset, ": it was truncated"));
   }
+  uint64_t file_bytes = source.size();
+  for (const LogEntryPlace& entry : *sequence) {
+    file_bytes = std::max(file_bytes, entry.header.last_file_offset);
+  }
   // Looked through before anything is written.
   Storage* const passes[] = {nullptr, &target};
   for (Storage* to : passes) {
-    for (const LogEntryPlace& entry : *sequence) {
-      absl::Status status = co_await ReplayEntry(source, place, entry, to);
+    // At its size first: what is zeroed then takes no room of the host's.
+    if (to != nullptr && to->size() < file_bytes) {
+      absl::Status status = co_await to->Resize(file_bytes);
       CO_RETURN_IF_ERROR(status);
     }
-  }
-  if (target.size() < head.last_file_offset) {
-    absl::Status status = co_await target.Resize(head.last_file_offset);
-    CO_RETURN_IF_ERROR(status);
+    for (const LogEntryPlace& entry : *sequence) {
+      absl::Status status = co_await ReplayEntry(source, place, entry, file_bytes, to);
+      CO_RETURN_IF_ERROR(status);
+    }
   }
   co_return absl::OkStatus();
 }

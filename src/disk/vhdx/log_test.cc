@@ -258,5 +258,33 @@ TEST(LogWriterTest, EveryEntryIsFoundAgainRoundTheRing) {
   EXPECT_TRUE(headers->current().log_guid.is_zero());
 }
 
+// A log of a few bytes may not have the host fill itself.
+TEST(ReplayTest, WhatIsPastTheFilesEndIsRefused) {
+  for (const bool fits : {false, true}) {
+    SCOPED_TRACE(fits);
+    MemoryStorage file;
+    CreateOptions create;
+    create.size_bytes = kMiB;
+    ASSERT_TRUE(Await(Create(file, create), file).ok());
+    file.Truncate(16 * kMiB);
+    auto headers = Await(HeaderStore::Load(file), file);
+    ASSERT_TRUE(headers.ok());
+    LogWriter log(file, *headers);
+    const std::vector<uint8_t> page = Page(3);
+    const std::vector<PageWrite> writes = {{.file_offset = 17 * kMiB, .bytes = page.data()}};
+    const uint64_t last = fits ? 18 * kMiB : 16 * kMiB;
+    ASSERT_TRUE(Await(log.Append(writes, {.flushed = kTarget, .last = last}), file).ok());
+    const Header header = headers->current();
+    const LogPlace place = {
+        .offset = header.log_offset, .length = header.log_length, .guid = header.log_guid};
+    const absl::Status replayed = Await(ReplayLog(file, place, file), file);
+    EXPECT_EQ(replayed.ok(), fits) << replayed;
+    EXPECT_EQ(absl::IsDataLoss(replayed), !fits) << replayed;
+    EXPECT_EQ(file.size(), last);
+    log.AppliedUpTo(1);
+    ASSERT_TRUE(Await(log.Finish(), file).ok());
+  }
+}
+
 }  // namespace
 }  // namespace bothy::disk::vhdx

@@ -310,7 +310,7 @@ Task<absl::Status> Resizer::Grow() {
     status = co_await LookAtParent();
     CO_RETURN_IF_ERROR(status);
   }
-  status = co_await editor_.Begin(ImageEditor::Changes::kContents, options_.next_linkage);
+  status = co_await editor_.Begin(ImageEditor::Changes::kLayout);
   CO_RETURN_IF_ERROR(status);
   status = co_await ClearTailOfLastBlock(before_.size_bytes);
   CO_RETURN_IF_ERROR(status);
@@ -332,6 +332,12 @@ Task<absl::Status> Resizer::Grow() {
     status = co_await editor_.WriteRegions(regions);
     CO_RETURN_IF_ERROR(status);
   }
+  // Until here the disk holds what it held, and its children may go by it: they are told now that
+  // all the room there has to be is there.
+  status = co_await editor_.tables().Commit();
+  CO_RETURN_IF_ERROR(status);
+  status = co_await editor_.Begin(ImageEditor::Changes::kContents, options_.next_linkage);
+  CO_RETURN_IF_ERROR(status);
   status = co_await WriteSize();
   CO_RETURN_IF_ERROR(status);
   status = co_await editor_.Finish();

@@ -39,6 +39,13 @@ class VhdxMaintainTest : public ::testing::Test {
     EXPECT_TRUE(Await(disk->Close(), images_->both()).ok());
     return bytes;
   }
+  // By which children know the image.
+  std::optional<Guid> Linkage() {
+    auto disk = images_->OpenImage(true);
+    std::optional<Guid> linkage = disk->linkage();
+    EXPECT_TRUE(Await(disk->Close(), images_->both()).ok());
+    return linkage;
+  }
   CheckReport CheckFile() {
     auto report = Await(Check(file()), file());
     CHECK_OK(report.status());
@@ -379,6 +386,7 @@ TEST_F(VhdxMaintainTest, GrowingOnAFullHostTakesNoRoom) {
       ASSERT_TRUE(Await(Repair(file()), file()).ok());
       const std::vector<uint8_t> before = ReadDisk(0, 3 * kMiB1 + 4096);
       const uint64_t file_bytes = file().size();
+      const std::optional<Guid> linkage = Linkage();
       const uint64_t leaked = CheckFile().leaked_bytes;  // what the shrink left of a fixed one
       int taken = 0;
       file().on_request = [&](const Request& request) {
@@ -391,6 +399,7 @@ TEST_F(VhdxMaintainTest, GrowingOnAFullHostTakesNoRoom) {
       if (status.ok()) break;
       EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
       EXPECT_EQ(ReadDisk(0, before.size()), before);
+      EXPECT_EQ(Linkage(), linkage) << "children go by it";
       EXPECT_TRUE(CheckFile().sound());
       EXPECT_EQ(CheckFile().leaked_bytes, leaked);
       // In a differencing image the last block may have got zeros of its own.
