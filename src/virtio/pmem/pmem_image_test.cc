@@ -312,7 +312,7 @@ TEST_F(PmemImageTest, TruncatedFileFailsFlushesAndTheProcessGoesOn) {
   EXPECT_FALSE(window_->OnFault(PmemWindow::Suspects::kTruncated));
   EXPECT_EQ(Load(8), 8U);  // what there is is still there
   EXPECT_FALSE(Flush().ok());
-  EXPECT_THAT(window_->state().failure, HasSubstr("can't be read"));
+  EXPECT_THAT(window_->state().failure, HasSubstr("truncated to 1048576 bytes"));
   EXPECT_FALSE(Close().ok());
   EXPECT_EQ(std::filesystem::file_size(path), kMiB);
 }
