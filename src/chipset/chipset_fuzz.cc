@@ -20,30 +20,13 @@
 #include "chipset/testing/fakes.h"
 #include "support/check.h"
 #include "support/log.h"
+#include "support/testing/fuzz_input.h"
 
 namespace bothy::chipset {
 namespace {
 
 uint64_t g_host_ns;
 uint64_t g_wall_ns;
-
-// Operands; zero once the input has ended.
-class Operands {
- public:
-  explicit Operands(std::span<const uint8_t> bytes) : bytes_(bytes) {}
-  [[nodiscard]] bool empty() const { return bytes_.empty(); }
-  template <typename T>
-  T Take() {
-    T value = 0;
-    const size_t size = std::min(sizeof value, bytes_.size());
-    for (size_t i = 0; i < size; ++i) value |= static_cast<T>(T{bytes_[i]} << 8 * i);
-    bytes_ = bytes_.subspan(size);
-    return value;
-  }
-
- private:
-  std::span<const uint8_t> bytes_;
-};
 
 // Offers an endless count of bytes, each one more than the one before.
 class CountingBackend : public SerialBackend {
@@ -91,7 +74,7 @@ class Chipset {
     for (StateUnit* unit : units_) unit->Start();
   }
 
-  void Run(Operands& operands) {
+  void Run(FuzzInput& operands) {
     enum : uint8_t { kRead, kWrite, kByte, kInput, kTime, kWall, kLifeCycle, kButton, kKinds };
     switch (operands.Take<uint8_t>() % kKinds) {
       case kRead: {
@@ -152,7 +135,7 @@ class Chipset {
 
  private:
   // Mostly a port where somebody answers, or one beside.
-  static uint64_t Port(Operands& operands) {
+  static uint64_t Port(FuzzInput& operands) {
     constexpr std::array<uint16_t, 8> kPorts = {0x3F8, 0x3E8, 0x2F8, 0x70, 0x600, 0xCF8, 0x64, 0};
     const auto selector = operands.Take<uint8_t>();
     return uint64_t{kPorts[selector & 7]} + (selector >> 3) % 20 - (selector >> 3) / 20;
@@ -211,7 +194,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   bothy::chipset::g_host_ns = 0;
   bothy::chipset::g_wall_ns = 1'700'000'000'000'000'000;
   bothy::chipset::Chipset chipset;
-  bothy::chipset::Operands operands({data, size});
+  bothy::FuzzInput operands({data, size});
   while (!operands.empty()) chipset.Run(operands);
   return 0;
 }

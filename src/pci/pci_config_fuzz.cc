@@ -20,6 +20,7 @@
 #include "support/check.h"
 #include "support/endian.h"
 #include "support/log.h"
+#include "support/testing/fuzz_input.h"
 
 namespace bothy::pci {
 namespace {
@@ -29,24 +30,6 @@ constexpr uint8_t kPorts = 3;
 constexpr uint64_t kDoorbellOffset = 0x3000;
 // Never opened: nothing here is rung.
 constexpr int kDoorbellFd = 1'000'000;
-
-// Operands; zero once the input has ended.
-class Operands {
- public:
-  explicit Operands(std::span<const uint8_t> bytes) : bytes_(bytes) {}
-  [[nodiscard]] bool empty() const { return bytes_.empty(); }
-  template <typename T>
-  T Take() {
-    T value = 0;
-    const size_t size = std::min(sizeof value, bytes_.size());
-    for (size_t i = 0; i < size; ++i) value |= static_cast<T>(T{bytes_[i]} << 8 * i);
-    bytes_ = bytes_.subspan(size);
-    return value;
-  }
-
- private:
-  std::span<const uint8_t> bytes_;
-};
 
 class Memory final : public chipset::IoDevice {
  public:
@@ -98,7 +81,7 @@ class Machine {
     }
   }
 
-  void Step(Operands& operands) {
+  void Step(FuzzInput& operands) {
     switch (operands.Take<uint8_t>() % 9) {
       case 0:
         return Access(mmio_,
@@ -186,7 +169,7 @@ class Machine {
     return slots_[choice % (kPorts + 1)].card.get();
   }
 
-  static void Access(chipset::IoBus& bus, uint64_t address, Operands& operands) {
+  static void Access(chipset::IoBus& bus, uint64_t address, FuzzInput& operands) {
     constexpr size_t kSizes[] = {1, 2, 4, 8};
     const auto kind = operands.Take<uint8_t>();
     std::array<uint8_t, 8> bytes{};
@@ -243,7 +226,7 @@ class Machine {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   bothy::ConfigureLogging({.level = bothy::LogLevel::kError});
-  bothy::pci::Operands operands({data, size});
+  bothy::FuzzInput operands({data, size});
   bothy::pci::Machine machine;
   while (!operands.empty()) {
     machine.Step(operands);

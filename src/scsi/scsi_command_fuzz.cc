@@ -21,30 +21,13 @@
 #include "support/check.h"
 #include "support/endian.h"
 #include "support/log.h"
+#include "support/testing/fuzz_input.h"
 
 namespace bothy::scsi {
 namespace {
 
 constexpr size_t kCommands = 8;
 constexpr std::array<uint16_t, 2> kLuns = {0, 5};
-
-class Input {
- public:
-  explicit Input(std::span<const uint8_t> bytes) : bytes_(bytes) {}
-  [[nodiscard]] bool empty() const { return bytes_.empty(); }
-  template <typename T>
-  T Take() {
-    T value = 0;
-    const size_t size = std::min(sizeof value, bytes_.size());
-    std::memcpy(&value, bytes_.data(), size);
-    bytes_ = bytes_.subspan(size);
-    return value;
-  }
-  bool Flip() { return (Take<uint8_t>() & 1) != 0; }
-
- private:
-  std::span<const uint8_t> bytes_;
-};
 
 class Machine {
  public:
@@ -68,7 +51,7 @@ class Machine {
     CHECK(managing_ == 0 && detaching_ == 0 && taking_ == 0);
   }
 
-  void Step(Input& input) {
+  void Step(FuzzInput& input) {
     switch (input.Take<uint8_t>() % 16) {
       case 0:
       case 1:
@@ -100,7 +83,7 @@ class Machine {
       }
       case 12: {
         const size_t i = input.Take<uint8_t>() % kLuns.size();
-        if (taken_[i] != nullptr) return Put(i, input.Flip());
+        if (taken_[i] != nullptr) return Put(i, (input.Take<uint8_t>() & 1) != 0);
         return Take(i);
       }
       case 13:
@@ -123,12 +106,12 @@ class Machine {
 
  private:
   // Mostly one that is there.
-  static uint16_t Lun(Input& input) {
+  static uint16_t Lun(FuzzInput& input) {
     const auto choice = input.Take<uint8_t>();
     return choice < 250 ? kLuns[choice % kLuns.size()] : static_cast<uint16_t>(choice * 77);
   }
 
-  void Execute(Input& input) {
+  void Execute(FuzzInput& input) {
     TestCommand& command = commands_[input.Take<uint8_t>() % kCommands];
     if (!command.done()) return;
     TestCommand::Shape shape;
@@ -264,7 +247,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     return true;
   }();
   static_cast<void>(kQuiet);
-  bothy::scsi::Input input({data, size});
+  bothy::FuzzInput input({data, size});
   bothy::scsi::Machine machine;
   while (!input.empty()) machine.Step(input);
   machine.Finish();

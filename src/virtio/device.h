@@ -28,6 +28,14 @@ inline constexpr uint64_t kFeatureIndirectDescriptors = uint64_t{1} << 28;
 inline constexpr uint64_t kFeatureEventIndex = uint64_t{1} << 29;
 inline constexpr uint64_t kFeatureVersion1 = uint64_t{1} << 32;
 
+// Device::ReadConfig of a configuration that is `config` at the moment.
+inline void ReadConfigFrom(std::span<const uint8_t> config, uint64_t offset,
+                           std::span<uint8_t> data) {
+  for (size_t i = 0; i < data.size(); ++i) {
+    data[i] = offset < config.size() && i < config.size() - offset ? config[offset + i] : 0;
+  }
+}
+
 // What the transport does for a device. Any thread, unless it says otherwise.
 class Transport {
  public:

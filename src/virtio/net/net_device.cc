@@ -166,9 +166,7 @@ void NetDevice::ReadConfig(uint64_t offset, std::span<uint8_t> data) {
     }
   }
   StoreLe<uint16_t>(&config[kConfigMaxPairs], max_pairs_);
-  for (size_t i = 0; i < data.size(); ++i) {
-    data[i] = offset + i < config.size() ? config[offset + i] : uint8_t{0};
-  }
+  ReadConfigFrom(config, offset, data);
   if (!looked) return;
   loop_.Post([self = self_] {
     if (*self != nullptr) (*self)->LookedAtStatus();

@@ -10,6 +10,7 @@
 #include "virtio/net/wire.h"
 #include "virtio/testing/driver_queue.h"
 #include "virtio/testing/fake_backend.h"
+#include "virtio/testing/test_transport.h"
 
 namespace bothy::virtio {
 namespace {
@@ -35,14 +36,11 @@ constexpr uint64_t kAnswer = 0x42000;
 constexpr uint64_t kFrame = 0x50000;
 constexpr uint64_t kReceive = 0x80000;
 
-class FakeTransport final : public Transport {
+class FakeTransport final : public testing::TestTransport {
  public:
   void InterruptQueue(uint16_t queue) override { ++interrupts[queue]; }
   void ConfigChanged() override { ++config_changes; }
   void NeedsReset(const absl::Status& reason) override { broken = std::string(reason.message()); }
-  int LendDoorbell(uint16_t) override { return -1; }
-  void ReturnDoorbell(uint16_t) override {}
-  absl::StatusOr<int> InterruptEvent(uint16_t) override { return -1; }
   std::map<uint16_t, int> interrupts;
   int config_changes = 0;
   std::string broken;

@@ -18,10 +18,13 @@
 #include "support/endian.h"
 #include "support/io_loop.h"
 #include "support/log.h"
+#include "support/testing/fuzz_input.h"
 #include "virtio/net/net_device.h"
 #include "virtio/net/wire.h"
 #include "virtio/testing/driver_queue.h"
 #include "virtio/testing/fake_backend.h"
+#include "virtio/testing/guarded_ram.h"
+#include "virtio/testing/test_transport.h"
 
 namespace bothy::virtio {
 namespace {
@@ -37,38 +40,9 @@ constexpr uint64_t kQueueBase = 0x1000;
 constexpr uint64_t kQueueStride = 0x1000;
 constexpr uint64_t kGuarded = 0x80000;  // no descriptor made here points beyond it
 
-class Input {
- public:
-  explicit Input(std::span<const uint8_t> bytes) : bytes_(bytes) {}
-  [[nodiscard]] bool empty() const { return bytes_.empty(); }
-  template <typename T>
-  T Take() {
-    T value = 0;
-    const size_t size = std::min(sizeof value, bytes_.size());
-    std::memcpy(&value, bytes_.data(), size);
-    bytes_ = bytes_.subspan(size);
-    return value;
-  }
-
- private:
-  std::span<const uint8_t> bytes_;
-};
-
-class QuietTransport final : public Transport {
- public:
-  void InterruptQueue(uint16_t) override {}
-  void ConfigChanged() override {}
-  int LendDoorbell(uint16_t) override { return -1; }
-  void ReturnDoorbell(uint16_t) override {}
-  absl::StatusOr<int> InterruptEvent(uint16_t) override { return -1; }
-  void NeedsReset(const absl::Status& reason) override { CHECK(!reason.ok()); }
-};
-
 class Machine {
  public:
   Machine() {
-    const std::vector<uint8_t> guard(kRamBytes - kGuarded, 0x5C);
-    CHECK_OK(ram_->Write(kGuarded, guard));
     auto backend = std::make_unique<FakeBackend>(kPairs);
     backend_ = backend.get();
     auto device = NetDevice::Create({.name = "net0", .mac = {2, 0, 0, 0, 0, 1}}, std::move(backend),
@@ -78,12 +52,7 @@ class Machine {
     device_->Resume();
     Activate(~uint64_t{0}, true, true);
   }
-  ~Machine() {
-    Reset();
-    std::vector<uint8_t> guard(kRamBytes - kGuarded);
-    CHECK_OK(ram_->Read(kGuarded, guard));
-    for (const uint8_t byte : guard) CHECK(byte == 0x5C);
-  }
+  ~Machine() { Reset(); }
 
   void Activate(uint64_t features, bool event_index, bool indirect) {
     std::vector<std::unique_ptr<Virtqueue>> queues;
@@ -139,7 +108,7 @@ class Machine {
     }
   }
 
-  void Step(Input& input) {
+  void Step(FuzzInput& input) {
     const auto operation = input.Take<uint8_t>();
     const auto which = input.Take<uint8_t>();
     const auto queue = static_cast<uint16_t>(which % kQueues);
@@ -220,9 +189,9 @@ class Machine {
   }
 
  private:
-  std::unique_ptr<memory::GuestMemory> ram_ = testing::TestRam(kRamBytes);
+  const testing::GuardedRam ram_{kRamBytes, kGuarded};
   std::unique_ptr<IoLoop> loop_ = *IoLoop::Create({.engine = IoLoop::Engine::kThreadPool});
-  QuietTransport transport_;
+  testing::QuietTransport transport_{kQueues};
   FakeBackend* backend_ = nullptr;
   std::unique_ptr<NetDevice> device_;
   bool quiesced_ = false;
@@ -237,7 +206,7 @@ extern "C" int LLVMFuzzerInitialize(int* /*argc*/, char*** /*argv*/) {
 }
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  bothy::virtio::Input input({data, size});
+  bothy::FuzzInput input({data, size});
   bothy::virtio::Machine machine;
   for (int step = 0; step < 512 && !input.empty(); ++step) machine.Step(input);
   return 0;

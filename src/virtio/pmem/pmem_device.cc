@@ -42,9 +42,7 @@ void PmemDevice::ReadConfig(uint64_t offset, std::span<uint8_t> data) {
   std::array<uint8_t, kConfigBytes> config{};
   StoreLe<uint64_t>(&config[kConfigStart], options_.guest_base);
   StoreLe<uint64_t>(&config[kConfigSize], options_.size_bytes);
-  for (size_t i = 0; i < data.size(); ++i) {
-    data[i] = offset < config.size() && i < config.size() - offset ? config[offset + i] : 0;
-  }
+  ReadConfigFrom(config, offset, data);
 }
 
 // Nothing there is the driver's to write.

@@ -10,6 +10,7 @@
 #include "support/endian.h"
 #include "virtio/pmem/flush_group.h"
 #include "virtio/testing/driver_queue.h"
+#include "virtio/testing/test_transport.h"
 
 namespace bothy::virtio {
 namespace {
@@ -55,16 +56,12 @@ class HeldFlushes final : public Flushable {
   std::deque<Held*> held_;
 };
 
-class FakeTransport final : public Transport {
+class FakeTransport final : public testing::TestTransport {
  public:
   void InterruptQueue(uint16_t queue) override {
     EXPECT_EQ(queue, 0);
     ++interrupts;
   }
-  void ConfigChanged() override {}
-  int LendDoorbell(uint16_t) override { return -1; }
-  void ReturnDoorbell(uint16_t) override {}
-  absl::StatusOr<int> InterruptEvent(uint16_t) override { return -1; }
   void NeedsReset(const absl::Status& reason) override { broken.push_back(reason); }
   int interrupts = 0;
   std::vector<absl::Status> broken;

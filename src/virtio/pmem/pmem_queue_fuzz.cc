@@ -17,8 +17,11 @@
 
 #include "support/check.h"
 #include "support/io_loop.h"
+#include "support/testing/fuzz_input.h"
 #include "virtio/pmem/pmem_device.h"
 #include "virtio/testing/driver_queue.h"
+#include "virtio/testing/guarded_ram.h"
+#include "virtio/testing/test_transport.h"
 
 namespace bothy::virtio {
 namespace {
@@ -28,23 +31,6 @@ constexpr uint16_t kQueueSize = 16;
 constexpr uint64_t kRings = 0x1000;
 constexpr uint64_t kGuarded = 0x20000;  // no descriptor made here reaches it
 constexpr uint64_t kAvailable = kRings + 16 * kQueueSize;
-
-class Input {
- public:
-  explicit Input(std::span<const uint8_t> bytes) : bytes_(bytes) {}
-  [[nodiscard]] bool empty() const { return bytes_.empty(); }
-  template <typename T>
-  T Take() {
-    T value = 0;
-    const size_t size = std::min(sizeof value, bytes_.size());
-    std::memcpy(&value, bytes_.data(), size);
-    bytes_ = bytes_.subspan(size);
-    return value;
-  }
-
- private:
-  std::span<const uint8_t> bytes_;
-};
 
 class Flushes final : public Flushable {
  public:
@@ -83,32 +69,15 @@ class Flushes final : public Flushable {
   std::vector<Held*> held_;
 };
 
-class QuietTransport final : public Transport {
- public:
-  void InterruptQueue(uint16_t queue) override { CHECK(queue == 0); }
-  void ConfigChanged() override {}
-  int LendDoorbell(uint16_t) override { return -1; }
-  void ReturnDoorbell(uint16_t) override {}
-  absl::StatusOr<int> InterruptEvent(uint16_t) override { return -1; }
-  void NeedsReset(const absl::Status& reason) override { CHECK(!reason.ok()); }
-};
-
 class Machine {
  public:
   Machine() {
-    const std::vector<uint8_t> guard(kRamBytes - kGuarded, 0x5C);
-    CHECK_OK(ram_->Write(kGuarded, guard));
     device_.Resume();
     Activate(true);
   }
-  ~Machine() {
-    Reset();
-    std::vector<uint8_t> guard(kRamBytes - kGuarded);
-    CHECK_OK(ram_->Read(kGuarded, guard));
-    CHECK(std::all_of(guard.begin(), guard.end(), [](uint8_t byte) { return byte == 0x5C; }));
-  }
+  ~Machine() { Reset(); }
 
-  void Step(Input& input) {
+  void Step(FuzzInput& input) {
     switch (input.Take<uint8_t>() % 9) {
       case 0: {  // a descriptor that is likely to be one
         const uint64_t at = kRings + 16 * (input.Take<uint8_t>() % kQueueSize);
@@ -195,11 +164,11 @@ class Machine {
     CHECK_OK(ram_->WriteObject(gpa, value));
   }
 
-  std::unique_ptr<memory::GuestMemory> ram_ = testing::TestRam(kRamBytes);
+  const testing::GuardedRam ram_{kRamBytes, kGuarded};
   std::unique_ptr<IoLoop> loop_ =
       *IoLoop::Create({.engine = IoLoop::Engine::kThreadPool, .pool_threads = 1});
   Flushes flushes_;
-  QuietTransport transport_;
+  testing::QuietTransport transport_{1};
   PmemDevice device_{
       {.name = "pmem0", .guest_base = uint64_t{4} << 30, .size_bytes = 2 << 20}, flushes_, *loop_};
   bool paused_ = false;
@@ -209,7 +178,7 @@ class Machine {
 }  // namespace bothy::virtio
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  bothy::virtio::Input input({data, size});
+  bothy::FuzzInput input({data, size});
   bothy::virtio::Machine machine;
   while (!input.empty()) machine.Step(input);
   return 0;

@@ -148,9 +148,7 @@ void ScsiController::ReadConfig(uint64_t offset, std::span<uint8_t> data) {
     StoreLe<uint32_t>(&config[scsi_wire::kConfigSenseSize], sense_size_);
     StoreLe<uint32_t>(&config[scsi_wire::kConfigCdbSize], cdb_size_);
   }
-  for (size_t i = 0; i < data.size(); ++i) {
-    data[i] = offset + i < config.size() ? config[offset + i] : uint8_t{0};
-  }
+  ReadConfigFrom(config, offset, data);
 }
 
 void ScsiController::WriteConfig(uint64_t offset, std::span<const uint8_t> data) {

@@ -11,6 +11,7 @@
 #include "support/check.h"
 #include "support/endian.h"
 #include "virtio/testing/driver_queue.h"
+#include "virtio/testing/test_transport.h"
 
 namespace bothy::virtio {
 namespace {
@@ -27,13 +28,9 @@ constexpr uint32_t kHeaderBytes = scsi_wire::kRequestCdb + scsi_wire::kDefaultCd
 constexpr uint32_t kAnswerBytes = scsi_wire::kResponseSense + scsi_wire::kDefaultSenseSize;
 constexpr uint16_t kRequestQueue = scsi_wire::kFirstRequestQueue;
 
-class FakeTransport final : public Transport {
+class FakeTransport final : public testing::TestTransport {
  public:
   void InterruptQueue(uint16_t queue) override { ++interrupts[queue]; }
-  void ConfigChanged() override {}
-  int LendDoorbell(uint16_t) override { return -1; }
-  void ReturnDoorbell(uint16_t) override {}
-  absl::StatusOr<int> InterruptEvent(uint16_t) override { return -1; }
   void NeedsReset(const absl::Status& reason) override { broken = std::string(reason.message()); }
   std::map<uint16_t, int> interrupts;
   std::string broken;

@@ -16,8 +16,11 @@
 #include "support/check.h"
 #include "support/io_loop.h"
 #include "support/log.h"
+#include "support/testing/fuzz_input.h"
 #include "virtio/scsi/scsi_controller.h"
 #include "virtio/testing/driver_queue.h"
+#include "virtio/testing/guarded_ram.h"
+#include "virtio/testing/test_transport.h"
 
 namespace bothy::virtio {
 namespace {
@@ -30,33 +33,6 @@ constexpr uint64_t kQueueStride = 0x1000;
 constexpr uint64_t kGuarded = 0x80000;  // no descriptor made here points beyond it
 constexpr size_t kQueues = 4;
 
-class Input {
- public:
-  explicit Input(std::span<const uint8_t> bytes) : bytes_(bytes) {}
-  [[nodiscard]] bool empty() const { return bytes_.empty(); }
-  template <typename T>
-  T Take() {
-    T value = 0;
-    const size_t size = std::min(sizeof value, bytes_.size());
-    std::memcpy(&value, bytes_.data(), size);
-    bytes_ = bytes_.subspan(size);
-    return value;
-  }
-
- private:
-  std::span<const uint8_t> bytes_;
-};
-
-class QuietTransport final : public Transport {
- public:
-  void InterruptQueue(uint16_t) override {}
-  void ConfigChanged() override {}
-  int LendDoorbell(uint16_t) override { return -1; }
-  void ReturnDoorbell(uint16_t) override {}
-  absl::StatusOr<int> InterruptEvent(uint16_t) override { return -1; }
-  void NeedsReset(const absl::Status& reason) override { CHECK(!reason.ok()); }
-};
-
 class Machine {
  public:
   Machine() {
@@ -66,8 +42,6 @@ class Machine {
       storage->Truncate(kDiskBytes);
       CHECK_OK(target_.Attach(lun, *disk::OpenRawDisk(std::move(storage)), {}));
     }
-    const std::vector<uint8_t> guard(kRamBytes - kGuarded, 0x5C);
-    CHECK_OK(ram_->Write(kGuarded, guard));
     controller_.Resume();
     Activate(true, true);
   }
@@ -76,9 +50,6 @@ class Machine {
     for (uint16_t lun : {uint16_t{0}, uint16_t{5}}) {
       target_.Detach(lun, [](std::unique_ptr<disk::Disk>) {});
     }
-    std::vector<uint8_t> guard(kRamBytes - kGuarded);
-    CHECK_OK(ram_->Read(kGuarded, guard));
-    for (const uint8_t byte : guard) CHECK(byte == 0x5C);
   }
 
   void Activate(bool event_index, bool indirect) {
@@ -123,7 +94,7 @@ class Machine {
     });
   }
 
-  void Step(Input& input) {
+  void Step(FuzzInput& input) {
     switch (input.Take<uint8_t>() % 10) {
       case 0: {  // a descriptor, anywhere below the guard
         const uint64_t queue = input.Take<uint8_t>() % kQueues;
@@ -211,10 +182,10 @@ class Machine {
     Put(at + 14, next);
   }
 
-  std::unique_ptr<memory::GuestMemory> ram_ = testing::TestRam(kRamBytes);
+  const testing::GuardedRam ram_{kRamBytes, kGuarded};
   std::unique_ptr<IoLoop> loop_ = *IoLoop::Create({.engine = IoLoop::Engine::kThreadPool});
   scsi::Target target_{[this](std::function<void()> call) { loop_->Post(std::move(call)); }};
-  QuietTransport transport_;
+  testing::QuietTransport transport_{kQueues};
   ScsiController controller_{{.name = "scsi0", .request_queues = 2}, target_, *loop_};
   std::vector<disk::MemoryStorage*> storages_;
   bool quiesced_ = false;
@@ -226,7 +197,7 @@ class Machine {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   bothy::ConfigureLogging({.level = bothy::LogLevel::kError});
   bothy::virtio::Machine machine;
-  bothy::virtio::Input input({data, size});
+  bothy::FuzzInput input({data, size});
   for (int steps = 0; !input.empty() && steps < 500; ++steps) machine.Step(input);
   return 0;
 }

@@ -13,7 +13,10 @@
 #include <vector>
 
 #include "support/check.h"
+#include "support/testing/fuzz_input.h"
 #include "virtio/testing/driver_queue.h"
+#include "virtio/testing/guarded_ram.h"
+#include "virtio/testing/test_transport.h"
 #include "virtio/vsock/vsock_device.h"
 
 namespace bothy::virtio {
@@ -28,49 +31,17 @@ constexpr uint64_t kGuarded = 0x10'0000;
 constexpr uint64_t kRamBytes = 0x20'0000;
 constexpr uint16_t kQueueSize = 32;
 
-class Input {
- public:
-  explicit Input(std::span<const uint8_t> bytes) : bytes_(bytes) {}
-  [[nodiscard]] bool empty() const { return bytes_.empty(); }
-  template <typename T>
-  T Take() {
-    T value{};
-    const size_t size = std::min(sizeof value, bytes_.size());
-    if (size != 0) std::memcpy(&value, bytes_.data(), size);
-    bytes_ = bytes_.subspan(size);
-    return value;
-  }
-
- private:
-  std::span<const uint8_t> bytes_;
-};
-
-class QuietTransport final : public Transport {
- public:
-  void InterruptQueue(uint16_t queue) override { CHECK(queue < 2); }
-  void ConfigChanged() override {}
-  int LendDoorbell(uint16_t) override { return -1; }
-  void ReturnDoorbell(uint16_t) override {}
-  absl::StatusOr<int> InterruptEvent(uint16_t) override { return -1; }
-  void NeedsReset(const absl::Status& reason) override { CHECK(!reason.ok()); }
-};
-
 class Machine {
  public:
   Machine() {
-    const std::vector<uint8_t> guard(kRamBytes - kGuarded, 0x5C);
-    CHECK_OK(ram_->Write(kGuarded, guard));
     device_.Resume();
     Activate();
   }
   ~Machine() {
     device_.Reset([] {});
-    std::vector<uint8_t> guard(kRamBytes - kGuarded);
-    CHECK_OK(ram_->Read(kGuarded, guard));
-    CHECK(std::all_of(guard.begin(), guard.end(), [](uint8_t byte) { return byte == 0x5C; }));
   }
 
-  void Step(Input& input) {
+  void Step(FuzzInput& input) {
     switch (input.Take<uint8_t>() % 10) {
       case 0:
       case 1:
@@ -129,7 +100,7 @@ class Machine {
     device_.Activate(transport_, vsock::kFeatureStream, std::move(queues));
   }
   // Likely to be of a connection, and likely to be none that it expects.
-  void SendPacket(Input& input) {
+  void SendPacket(FuzzInput& input) {
     const auto odd = input.Take<uint8_t>();
     const auto ports = input.Take<uint8_t>();
     vsock::PacketHeader header{.source_cid = kCid,
@@ -197,10 +168,10 @@ class Machine {
     CHECK_OK(ram_->WriteObject(gpa, value));
   }
 
-  std::unique_ptr<memory::GuestMemory> ram_ = testing::TestRam(kRamBytes);
+  const testing::GuardedRam ram_{kRamBytes, kGuarded};
   std::unique_ptr<IoLoop> loop_ =
       *IoLoop::Create({.engine = IoLoop::Engine::kThreadPool, .pool_threads = 1});
-  QuietTransport transport_;
+  testing::QuietTransport transport_{2};
   const sockets::PortTable ports_;
   std::optional<testing::DriverQueue> receive_;
   std::optional<testing::DriverQueue> transmit_;
@@ -213,7 +184,7 @@ class Machine {
 }  // namespace bothy::virtio
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  bothy::virtio::Input input({data, size});
+  bothy::FuzzInput input({data, size});
   bothy::virtio::Machine machine;
   while (!input.empty()) machine.Step(input);
   return 0;

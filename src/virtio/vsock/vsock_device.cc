@@ -42,9 +42,7 @@ VsockDevice::~VsockDevice() = default;
 void VsockDevice::ReadConfig(uint64_t offset, std::span<uint8_t> data) {
   std::array<uint8_t, kConfigBytes> config{};
   StoreLe<uint64_t>(config.data(), options_.guest_cid);
-  for (size_t i = 0; i < data.size(); ++i) {
-    data[i] = offset < config.size() && i < config.size() - offset ? config[offset + i] : 0;
-  }
+  ReadConfigFrom(config, offset, data);
 }
 
 void VsockDevice::Activate(Transport& transport, uint64_t /*features*/,

@@ -15,6 +15,7 @@
 #include "support/testing/test_folder.h"
 #include "support/unix_socket.h"
 #include "virtio/testing/driver_queue.h"
+#include "virtio/testing/test_transport.h"
 
 namespace bothy::virtio {
 namespace {
@@ -22,13 +23,9 @@ namespace {
 using testing::DriverQueue;
 using namespace vsock;  // NOLINT(google-build-using-namespace): all of it is the wire's
 
-class FakeTransport final : public Transport {
+class FakeTransport final : public testing::TestTransport {
  public:
   void InterruptQueue(uint16_t) override { ++interrupts; }
-  void ConfigChanged() override {}
-  int LendDoorbell(uint16_t) override { return -1; }
-  void ReturnDoorbell(uint16_t) override {}
-  absl::StatusOr<int> InterruptEvent(uint16_t) override { return -1; }
   void NeedsReset(const absl::Status& reason) override { broken.push_back(reason); }
   int interrupts = 0;
   std::vector<absl::Status> broken;
