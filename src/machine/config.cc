@@ -52,4 +52,21 @@ absl::Status CheckNamesNic(const NicConfig& asked, const NicConfig& there) {
   return absl::OkStatus();
 }
 
+std::string NicTuningField(const Guid& id, const char* what) {
+  return absl::StrCat("extra_data[\"", kNicKeyPrefix, id.ToString(), ".", what, "\"]");
+}
+
+absl::Status CheckNicTuning(const NicConfig& nic, const NicTuning& tuning) {
+  const bool user = std::holds_alternative<net::UserOptions>(nic.backend->where);
+  if (tuning.host_loopback && !user) {
+    return absl::InvalidArgumentError(absl::StrCat(NicTuningField(nic.id, "host_loopback"),
+                                                   ": is for cards whose backend is user"));
+  }
+  if (tuning.vhost == NicTuning::Vhost::kOn && user) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(NicTuningField(nic.id, "vhost"), ": is on, which takes a tap or a switch"));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace bothy::machine

@@ -130,4 +130,12 @@ absl::Status CheckNamesImage(const ImageConfig& asked, const ImageConfig& there)
 // The same for a card: its address, its name and its backend.
 absl::Status CheckNamesNic(const NicConfig& asked, const NicConfig& there);
 
+// What a NicTuning comes from: extra_data["bothy.nic.<nic_id>.vhost"].
+inline constexpr char kNicKeyPrefix[] = "bothy.nic.";
+[[nodiscard]] std::string NicTuningField(const Guid& id, const char* what);
+// Whether a card with the backend of `nic` can have all that; errors begin with NicTuningField.
+//   InvalidArgument     host_loopback without NAT
+//   FailedPrecondition  vhost = kOn with NAT
+absl::Status CheckNicTuning(const NicConfig& nic, const NicTuning& tuning);
+
 }  // namespace bothy::machine

@@ -66,16 +66,6 @@ absl::Status TryPorts(const net::BackendConfig& wanted, const net::BackendConfig
   return net::TryForwards(next->forwards, last->forwards);
 }
 
-// What a card's keys of extra_data ask for that this backend can't have.
-absl::Status CheckTuning(const Guid& id, const NicTuning& tuning,
-                         const net::BackendConfig& backend) {
-  const bool user = std::holds_alternative<net::UserOptions>(backend.where);
-  if (tuning.vhost != NicTuning::Vhost::kOn || !user) return absl::OkStatus();
-  return absl::FailedPreconditionError(
-      absl::StrCat("user: extra_data[\"bothy.nic.", id.ToString(),
-                   ".vhost\"] is on, which takes a tap or a switch"));
-}
-
 }  // namespace
 
 // One card. On the thread of `changes`, except Inspect.
@@ -170,7 +160,7 @@ class NetworkCards::Card {
     return status;
   }
   absl::Status OpenDevice() {
-    RETURN_IF_ERROR(CheckTuning(nic_.id, tuning_, *nic_.backend));
+    RETURN_IF_ERROR(WithContext(CheckNicTuning(nic_, tuning_), BackendField(*nic_.backend)));
     ASSIGN_OR_RETURN(std::unique_ptr<net::Backend> backend, OpenBackend(*nic_.backend));
     description_ = backend->description();
     virtio::NetDeviceOptions options;
@@ -180,9 +170,8 @@ class NetworkCards::Card {
     absl::StatusOr<std::unique_ptr<virtio::NetDevice>> device =
         virtio::NetDevice::Create(options, std::move(backend), host_.memory, io_->loop());
     if (!device.ok()) {
-      return WithContext(device.status(),
-                         absl::StrCat(BackendField(*nic_.backend), ": extra_data[\"bothy.nic.",
-                                      nic_.id.ToString(), ".vhost\"] is on"));
+      return WithContext(device.status(), absl::StrCat(BackendField(*nic_.backend), ": ",
+                                                       NicTuningField(nic_.id, "vhost"), " is on"));
     }
     device_ = *std::move(device);
     return absl::OkStatus();
@@ -209,8 +198,10 @@ void NetworkCards::Card::Update(const NicConfig& nic, const std::stop_token& sto
     std::optional<std::stop_callback<std::function<void()>>> on_stop;
     std::unique_ptr<net::Backend> next;  // on the card's thread
   };
-  if (const absl::Status status = CheckTuning(nic_.id, tuning_, *nic.backend); !status.ok()) {
-    return done(status);
+  NicTuning tuning = tuning_;
+  tuning.host_loopback = false;  // for as long as it is on NAT
+  if (const absl::Status status = CheckNicTuning(nic, tuning); !status.ok()) {
+    return done(WithContext(status, BackendField(*nic.backend)));
   }
   auto wait = std::make_shared<Wait>(host_.changes);
   Move move = Move::kNone;
@@ -309,13 +300,6 @@ void NetworkCards::Modify(Change change, const NicConfig& nic, const std::stop_t
       if (card->nic().mac != nic.mac) continue;
       return with_field(absl::AlreadyExistsError(absl::StrCat(
           "mac_address: ", nic.mac->ToString(), " is that of ", id.ToString(), " already")));
-    }
-    const auto tuning = tuning_.find(nic.id);
-    if (tuning != tuning_.end() && tuning->second.host_loopback &&
-        !std::holds_alternative<net::UserOptions>(nic.backend->where)) {
-      return with_field(absl::InvalidArgumentError(
-          absl::StrCat(BackendField(*nic.backend), ": extra_data[\"bothy.nic.", nic.id.ToString(),
-                       ".host_loopback\"] is on, which is for cards whose backend is user")));
     }
     return with_field(Add(nic));
   }

@@ -41,8 +41,8 @@ class PluggableDevices {
   void ModifyNic(Change change, NicConfig nic, std::stop_token stop, ChangeDone done);
   void ModifySocket(Change change, SocketConfig socket, ChangeDone done);
   void Inspect(inspect::Node& node) const;
-  // PmemDisks::RecoverMemory: on a vCPU's thread.
   [[nodiscard]] bool HasPersistentMemory() const { return !pmem_.empty(); }
+  // PmemDisks::RecoverMemory: on a vCPU's thread.
   bool RecoverMemory(uint64_t& recoveries_seen) { return pmem_.RecoverMemory(recoveries_seen); }
 
   [[nodiscard]] DeviceUnits& units() { return units_; }

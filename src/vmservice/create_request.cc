@@ -140,7 +140,7 @@ absl::Status TranslateExtraData(const ::vmservice::VMConfig& config, MachineConf
       return NotInThisBuild(path, "processor hot-plug");
     } else if (key == "bothy.max_memory_mb") {
       return NotInThisBuild(path, "memory hot-plug");
-    } else if (key.starts_with(kNicKeyPrefix)) {
+    } else if (key.starts_with(machine::kNicKeyPrefix)) {
       RETURN_IF_ERROR(TranslateNicTuning(key, value, path, out));
     } else if (key == kCidKey) {
       ASSIGN_OR_RETURN(out.sockets.guest_cid, TranslateCid(value, path));

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "vmservice/device_requests.h"
 #include "vmservice/field_checks.h"
+#include "vmservice/modify_type.h"
 #include "vmservice/nic_requests.h"
 #include "vmservice/unknown_fields.h"
 
@@ -45,24 +46,10 @@ std::string Words(const Allowed& allowed) {
 }
 
 absl::StatusOr<Change> TranslateType(const ModifyResourceRequest& request, const Allowed& allowed) {
-  bool allows = false;
-  Change change{};
-  switch (request.type()) {
-    case ::vmservice::ADD:
-      change = Change::kAdd;
-      allows = allowed.add;
-      break;
-    case ::vmservice::REMOVE:
-      change = Change::kRemove;
-      allows = allowed.remove;
-      break;
-    case ::vmservice::UPDATE:
-      change = Change::kUpdate;
-      allows = allowed.update;
-      break;
-    default:
-      return Invalid("type", absl::StrCat(static_cast<int>(request.type()), " is no ModifyType"));
-  }
+  ASSIGN_OR_RETURN(const Change change, TranslateModifyType(request.type()));
+  const bool allows = change == Change::kAdd      ? allowed.add
+                      : change == Change::kRemove ? allowed.remove
+                                                  : allowed.update;
   if (allows) return change;
   return Invalid("type", absl::StrCat(::vmservice::ModifyType_Name(request.type()), " isn't for ",
                                       allowed.field, ", which allows ", Words(allowed)));

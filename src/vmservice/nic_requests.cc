@@ -168,11 +168,11 @@ absl::Status TranslateNics(const ::vmservice::DevicesConfig& devices, machine::M
                                                    "]'s already"));
     }
     const auto tuning = out.nic_tuning.find(nic.id);
-    if (tuning != out.nic_tuning.end() && tuning->second.host_loopback &&
-        !std::holds_alternative<net::UserOptions>(nic.backend->where)) {
-      return Invalid(absl::StrCat("config.extra_data[\"", kNicKeyPrefix, nic.id.ToString(),
-                                  ".host_loopback\"]"),
-                     "is for cards whose backend is user");
+    if (tuning != out.nic_tuning.end()) {
+      const absl::Status fits = machine::CheckNicTuning(nic, tuning->second);
+      if (!fits.ok()) {
+        return absl::Status(fits.code(), absl::StrCat("config.", std::string(fits.message())));
+      }
     }
     out.nics.push_back(std::move(nic));
   }
@@ -181,7 +181,7 @@ absl::Status TranslateNics(const ::vmservice::DevicesConfig& devices, machine::M
 
 absl::Status TranslateNicTuning(const std::string& key, const std::string& value,
                                 const std::string& path, machine::MachineConfig& out) {
-  const std::string_view rest = std::string_view(key).substr(sizeof kNicKeyPrefix - 1);
+  const std::string_view rest = std::string_view(key).substr(sizeof machine::kNicKeyPrefix - 1);
   const size_t dot = rest.find('.');
   const absl::StatusOr<Guid> id = Guid::Parse(rest.substr(0, dot));
   if (!id.ok() || dot == std::string_view::npos) {

@@ -21,9 +21,8 @@ absl::StatusOr<machine::NicConfig> TranslateNic(const ::vmservice::NICConfig& ni
 // All cards of a VM that is to be created. AlreadyExists when two have one identity or address.
 absl::Status TranslateNics(const ::vmservice::DevicesConfig& devices, machine::MachineConfig& out);
 
-// An entry of extra_data whose key begins with kNicKeyPrefix ("bothy.nic.<nic_id>.vhost");
+// An entry of extra_data whose key begins with machine::kNicKeyPrefix ("bothy.nic.<nic_id>.vhost");
 // `path` is the entry's. docs/extra-data.md lists them.
-inline constexpr char kNicKeyPrefix[] = "bothy.nic.";
 absl::Status TranslateNicTuning(const std::string& key, const std::string& value,
                                 const std::string& path, machine::MachineConfig& out);
 

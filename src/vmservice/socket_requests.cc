@@ -6,7 +6,9 @@
 #include "absl/strings/str_cat.h"
 #include "sockets/service_id.h"
 #include "support/unix_socket.h"
+#include "virtio/vsock/packet.h"
 #include "vmservice/field_checks.h"
+#include "vmservice/modify_type.h"
 #include "vmservice/unknown_fields.h"
 
 namespace bothy::vmservice {
@@ -15,23 +17,8 @@ namespace {
 using machine::Change;
 using ::vmservice::VMSocketRequest;
 
-constexpr uint64_t kFirstGuestCid = 3;  // below are the hypervisor's, the loopback's, the host's
-constexpr uint64_t kLastGuestCid = 0xFFFF'FFFE;  // above is "any"
 // What comes behind the path for a port of the guest's choice.
 constexpr char kLongestSuffix[] = "_4294967295";
-
-absl::StatusOr<Change> TranslateType(const VMSocketRequest& request) {
-  switch (request.type()) {
-    case ::vmservice::ADD:
-      return Change::kAdd;
-    case ::vmservice::REMOVE:
-      return Change::kRemove;
-    case ::vmservice::UPDATE:
-      return Change::kUpdate;
-    default:
-      return Invalid("type", absl::StrCat(static_cast<int>(request.type()), " is no ModifyType"));
-  }
-}
 
 }  // namespace
 
@@ -40,10 +27,12 @@ absl::StatusOr<uint64_t> TranslateCid(const std::string& value, const std::strin
   // SimpleAtoi takes signs and blanks, too.
   if (value.find_first_not_of("0123456789") != std::string::npos ||
       !absl::SimpleAtoi(value, &cid)) {
-    return Invalid(path, absl::StrCat("\"", value, "\" is no number; it is the guest's CID, ",
-                                      kFirstGuestCid, "..", kLastGuestCid));
+    return Invalid(path,
+                   absl::StrCat("\"", value, "\" is no number; it is the guest's CID, ",
+                                virtio::vsock::kFirstGuestCid, "..", virtio::vsock::kLastGuestCid));
   }
-  RETURN_IF_ERROR(CheckRange(path, cid, kFirstGuestCid, kLastGuestCid));
+  RETURN_IF_ERROR(
+      CheckRange(path, cid, virtio::vsock::kFirstGuestCid, virtio::vsock::kLastGuestCid));
   return cid;
 }
 
@@ -65,7 +54,7 @@ absl::Status TranslateSockets(const ::vmservice::HVSocketConfig& config,
 
 absl::StatusOr<ResourceChange> TranslateSocketRequest(const VMSocketRequest& request) {
   RETURN_IF_ERROR(RefuseUnknownFields(request));
-  ASSIGN_OR_RETURN(const Change change, TranslateType(request));
+  ASSIGN_OR_RETURN(const Change change, TranslateModifyType(request.type()));
   machine::SocketConfig socket;
   std::string message;
   std::string port_field;
