@@ -35,9 +35,7 @@ void AddConnectVerb(CommandLine& commands) {
                        "Connect standard input and output to a port of the guest", kExamples);
   const auto flags = std::make_shared<ConnectFlags>();
   verb->add_option("port", flags->port, "A vsock port of the guest")->type_name("PORT")->required();
-  verb->add_option("--vsock", flags->path,
-                   "The VM's socket for that (hvsocket_config.path); without: the server is asked")
-      ->type_name("PATH");
+  AddVsockPath(*verb, &flags->path);
   commands.OnVerb(verb, [flags](const Globals& globals) -> int {
     // Who reads standard output may go first.
     (void)std::signal(SIGPIPE, SIG_IGN);

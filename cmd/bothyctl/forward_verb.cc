@@ -146,9 +146,7 @@ void AddForwardVerb(CommandLine& commands) {
                      [flags](Forward forward) { flags->forward = std::move(forward); })
       ->type_name("LISTEN:PORT")
       ->required();
-  verb->add_option("--vsock", flags->path,
-                   "The VM's socket for that (hvsocket_config.path); without: the server is asked")
-      ->type_name("PATH");
+  AddVsockPath(*verb, &flags->path);
   commands.OnVerb(verb, [flags](const Globals& globals) -> int {
     (void)std::signal(SIGPIPE, SIG_IGN);
     int status = kExitOk;

@@ -53,6 +53,12 @@ void AwaitEnd(int socket) {
 
 }  // namespace
 
+void AddVsockPath(CLI::App& verb, std::string* path) {
+  verb.add_option("--vsock", *path,
+                  "The VM's socket for that (hvsocket_config.path); without: the server is asked")
+      ->type_name("PATH");
+}
+
 std::optional<std::string> VsockPathOrTell(const std::string& given, const Globals& globals,
                                            int* status) {
   if (!given.empty()) return given;

@@ -1,6 +1,7 @@
 // A connection to a port of the guest, by the server's path for that (hvsocket_config.path).
 #pragma once
 
+#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -11,6 +12,8 @@
 
 namespace bothy::bothyctl {
 
+// The option --vsock of `verb`, for VsockPathOrTell.
+void AddVsockPath(CLI::App& verb, std::string* path);
 // `given`, unless it is empty: then what the server of the command line says. None when that
 // fails, which has been told; `*status` is then the exit status.
 std::optional<std::string> VsockPathOrTell(const std::string& given, const Globals& globals,
