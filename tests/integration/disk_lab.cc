@@ -15,11 +15,6 @@ std::string SysfsOf(uint32_t lun) {
 
 }  // namespace
 
-bool DiskLabTest::Soaks() {
-  const char* const soaks = std::getenv("BOTHY_SOAK");
-  return soaks != nullptr && *soaks != '\0';
-}
-
 wire::CreateVMRequest DiskLabTest::DiskGuest() const {
   wire::CreateVMRequest request = Guest(512, 1);
   request.mutable_config()->mutable_direct_boot()->set_initrd_path(BOTHY_GUEST_DIR

@@ -13,8 +13,6 @@ class DiskLabTest : public LabTest {
  protected:
   static constexpr uint64_t kMiB = 1 << 20;
 
-  // `soak` when ./dev soak runs the tests, which sets BOTHY_SOAK.
-  [[nodiscard]] static bool Soaks();
   [[nodiscard]] static uint64_t Rounds(uint64_t usual, uint64_t soak) {
     return Soaks() ? soak : usual;
   }

@@ -3,7 +3,14 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <cstdlib>
+
 namespace bothy::integration {
+
+bool Soaks() {
+  const char* const soaks = std::getenv("BOTHY_SOAK");
+  return soaks != nullptr && *soaks != '\0';
+}
 
 wire::CreateVMRequest LabTest::Guest(uint64_t memory_mb, uint32_t processors,
                                      const std::string& command_line) const {

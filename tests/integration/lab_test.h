@@ -9,6 +9,9 @@
 
 namespace bothy::integration {
 
+// Whether tests are to go on for long, by hand: BOTHY_SOAK is set.
+[[nodiscard]] bool Soaks();
+
 class LabTest : public ServerTest {
  protected:
   // A CPU that is emulated, on a machine that is busy, takes its time.

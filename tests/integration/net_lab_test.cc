@@ -4,7 +4,6 @@
 #include <sched.h>
 
 #include <csignal>
-#include <cstdlib>
 #include <future>
 #include <optional>
 
@@ -20,11 +19,6 @@ using absl::StatusCode;
 using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
-
-bool Soaks() {
-  const char* const soaks = std::getenv("BOTHY_SOAK");
-  return soaks != nullptr && *soaks != '\0';
-}
 
 // "off": our own path; "on": vhost-net.
 class DataPathLabTest : public NetLabTest, public testing::WithParamInterface<std::string> {

@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstdlib>
 #include <memory>
 #include <string>
 #include <thread>
@@ -31,8 +30,6 @@ constexpr char kReady[] = "listening";
 // Drivers come on their own in the guest.
 constexpr char kAwaitDriver[] =
     "await 'ls -d /sys/bus/virtio/drivers/vmw_vsock_virtio_transport/virtio* >/dev/null'";
-
-bool Soaks() { return std::getenv("BOTHY_SOAK") != nullptr; }
 
 // Gives everybody who connects back what they say, on a thread of its own.
 class EchoListener {

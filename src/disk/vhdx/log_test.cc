@@ -223,6 +223,20 @@ TEST_F(LogTest, AnOverlayShowsWhatTheFileWouldBe) {
       absl::IsOutOfRange(Await(ReadAt(overlay, 12 * kMiB, std::span<uint8_t>(bytes)), file_)));
 }
 
+// A log of a few bytes may not have the host fill itself.
+TEST_F(LogTest, WhatIsPastTheFilesEndIsRefused) {
+  const std::vector<std::pair<uint64_t, uint8_t>> beyond = {{17 * kMiB, 3}};
+  Put({.sector = 0, .tail = 0, .number = 4, .pages = beyond, .last = 16 * kMiB});
+  const absl::Status refused = Replay();
+  EXPECT_TRUE(absl::IsDataLoss(refused)) << refused;
+  EXPECT_EQ(file_.size(), 9 * kMiB);
+  Put({.sector = 0, .tail = 0, .number = 4, .pages = beyond, .last = 18 * kMiB});
+  const absl::Status replayed = Replay();
+  EXPECT_TRUE(replayed.ok()) << replayed;
+  EXPECT_EQ(file_.size(), 18 * kMiB);
+  EXPECT_EQ(At(17 * kMiB), 3);
+}
+
 TEST(LogWriterTest, EveryEntryIsFoundAgainRoundTheRing) {
   MemoryStorage file;
   CreateOptions create;
@@ -256,34 +270,6 @@ TEST(LogWriterTest, EveryEntryIsFoundAgainRoundTheRing) {
   log.AppliedUpTo(60);
   ASSERT_TRUE(Await(log.Finish(), file).ok());
   EXPECT_TRUE(headers->current().log_guid.is_zero());
-}
-
-// A log of a few bytes may not have the host fill itself.
-TEST(ReplayTest, WhatIsPastTheFilesEndIsRefused) {
-  for (const bool fits : {false, true}) {
-    SCOPED_TRACE(fits);
-    MemoryStorage file;
-    CreateOptions create;
-    create.size_bytes = kMiB;
-    ASSERT_TRUE(Await(Create(file, create), file).ok());
-    file.Truncate(16 * kMiB);
-    auto headers = Await(HeaderStore::Load(file), file);
-    ASSERT_TRUE(headers.ok());
-    LogWriter log(file, *headers);
-    const std::vector<uint8_t> page = Page(3);
-    const std::vector<PageWrite> writes = {{.file_offset = 17 * kMiB, .bytes = page.data()}};
-    const uint64_t last = fits ? 18 * kMiB : 16 * kMiB;
-    ASSERT_TRUE(Await(log.Append(writes, {.flushed = kTarget, .last = last}), file).ok());
-    const Header header = headers->current();
-    const LogPlace place = {
-        .offset = header.log_offset, .length = header.log_length, .guid = header.log_guid};
-    const absl::Status replayed = Await(ReplayLog(file, place, file), file);
-    EXPECT_EQ(replayed.ok(), fits) << replayed;
-    EXPECT_EQ(absl::IsDataLoss(replayed), !fits) << replayed;
-    EXPECT_EQ(file.size(), last);
-    log.AppliedUpTo(1);
-    ASSERT_TRUE(Await(log.Finish(), file).ok());
-  }
 }
 
 }  // namespace
