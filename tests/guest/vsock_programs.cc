@@ -3,8 +3,10 @@
 // The kernel's header takes sockaddr from here.
 #include <sys/socket.h>
 // Not to be sorted before it.
+#include <fcntl.h>
 #include <linux/vm_sockets.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -24,7 +26,8 @@ namespace {
 constexpr size_t kCopyBytes = 65536;
 
 int Usage() {
-  fprintf(stderr, "usage: vsock-connect PORT | vsock-echo PORT | vsock-many PORT COUNT\n");
+  fprintf(stderr,
+          "usage: vsock-cid | vsock-connect PORT | vsock-echo PORT | vsock-many PORT COUNT\n");
   return 2;
 }
 
@@ -51,6 +54,22 @@ int Connect(const char* port) {
   close(fd);
   errno = error;
   return -1;
+}
+
+// Prints the guest's own address. Fails as long as there is none: connections can be made once the
+// driver has its device, which is some time after sysfs names the two together.
+int PrintCid() {
+  const int fd = open("/dev/vsock", O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return Failure("/dev/vsock");
+  unsigned cid = VMADDR_CID_ANY;
+  if (ioctl(fd, IOCTL_VM_SOCKETS_GET_LOCAL_CID, &cid) != 0) return Failure("local CID");
+  close(fd);
+  if (cid == VMADDR_CID_ANY) {
+    fprintf(stderr, "no CID yet\n");
+    return 1;
+  }
+  printf("%u\n", cid);
+  return 0;
 }
 
 // One turn of a direction; false at its end.
@@ -139,6 +158,7 @@ int Main(int argc, char** argv) {
     files.rlim_cur = files.rlim_max;
     (void)setrlimit(RLIMIT_NOFILE, &files);
   }
+  if (name == "vsock-cid" && argc == 1) return PrintCid();
   if (name == "vsock-connect" && argc == 2) return ConnectAndPass(argv[1]);
   if (name == "vsock-echo" && argc == 2) return Echo(argv[1]);
   if (name == "vsock-many" && argc == 3) return Many(argv[1], argv[2]);

@@ -28,8 +28,7 @@ using testing::HasSubstr;
 
 constexpr char kReady[] = "listening";
 // Drivers come on their own in the guest.
-constexpr char kAwaitDriver[] =
-    "await 'ls -d /sys/bus/virtio/drivers/vmw_vsock_virtio_transport/virtio* >/dev/null'";
+constexpr char kAwaitDriver[] = "await 'vsock-cid 2>/dev/null'";
 
 // Gives everybody who connects back what they say, on a thread of its own.
 class EchoListener {
@@ -165,12 +164,14 @@ std::string Encoded(const std::string& command) {
   return out;
 }
 
-// containerd's shim in its order, with its ttrpc package.
+// containerd's shim in its order, with its ttrpc package. A connection that fails ends the guest,
+// which ends the shim's client.
 TEST_F(VsockLabTest, AShimTalksToItsGuest) {
-  const std::string echo = std::string(kAwaitDriver) +
-                           "; mkfifo /tmp/a /tmp/b /tmp/c /tmp/d; vsock-connect 109 <>/tmp/b >&0 & "
-                           "vsock-connect 0x40000000 <>/tmp/c >&0 & vsock-connect 1 <>/tmp/a >&0; "
-                           "vsock-connect 2000 <>/tmp/d >&0";
+  const std::string echo =
+      std::string(kAwaitDriver) +
+      "; mkfifo /tmp/1 /tmp/109 /tmp/0x40000000 /tmp/2000;"
+      "talk() { vsock-connect $1 <>/tmp/$1 >&0 || { echo no connection to port $1; kill $$; }; };"
+      "talk 109 & talk 0x40000000 & talk 1; talk 2000";
   const ProgramResult shim =
       RunShimClient({.socket_path = SocketPath(),
                      .kernel = Kernel(),

@@ -73,7 +73,7 @@ func startServer(program, address string) *exec.Cmd {
 
 // guestSockets are listeners for ports that the guest connects to, and the connections it made.
 type guestSockets struct {
-	vm        vmservice.VMService
+	vm        *utilityVM
 	folder    string
 	listeners map[uint32]net.Listener
 	open      map[uint32]net.Conn
@@ -89,17 +89,31 @@ func (sockets *guestSockets) listen(port uint32) error {
 		sockets.listeners = map[uint32]net.Listener{}
 	}
 	sockets.listeners[port] = listener
-	_, err = sockets.vm.VMSocket(context.Background(), &vmservice.VMSocketRequest{
+	_, err = sockets.vm.client.VMSocket(context.Background(), &vmservice.VMSocketRequest{
 		Type: vmservice.ModifyType_ADD,
 		Config: &vmservice.VMSocketRequest_HvsocketList{HvsocketList: &vmservice.HVSocketListen{
 			ServiceId: fmt.Sprintf("%08x-facb-11e6-bd58-64006a7986d3", port), ListenerPath: path}}})
 	return err
 }
 
+// accept is the guest's connection to a port; a guest that has ended makes none.
+func (sockets *guestSockets) accept(port uint32) (net.Conn, error) {
+	accepted := make(chan struct{})
+	defer close(accepted)
+	go func() {
+		select {
+		case <-sockets.vm.waited:
+			sockets.listeners[port].Close()
+		case <-accepted:
+		}
+	}()
+	return sockets.listeners[port].Accept()
+}
+
 // talk accepts the guest's connection to each port and has it give back what is said.
 func (sockets *guestSockets) talk(ports ...uint32) {
 	for _, port := range ports {
-		connection, err := sockets.listeners[port].Accept()
+		connection, err := sockets.accept(port)
 		if err == nil {
 			sockets.open[port] = connection
 			said := fmt.Sprintf("this is port %d", port)
@@ -172,7 +186,7 @@ func main() {
 	_, err = vm.client.CreateVM(ctx, &vmservice.CreateVMRequest{Config: config, LogId: "shim-client"})
 	must("created", err)
 	go vm.waitInBackground()
-	sockets := &guestSockets{vm: vm.client, folder: filepath.Dir(address), open: map[uint32]net.Conn{}}
+	sockets := &guestSockets{vm: vm, folder: filepath.Dir(address), open: map[uint32]net.Conn{}}
 	if how == "sockets" {
 		for _, port := range []uint32{1, 109, 0x40000000} {
 			must(fmt.Sprintf("listening for port %d", port), sockets.listen(port))
