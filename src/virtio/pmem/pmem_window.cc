@@ -166,14 +166,7 @@ Task<absl::Status> PmemWindow::CloseParts() {
     replace();
   }
   guard_.reset();
-  struct FillsEnded {
-    PmemWindow& window;
-    [[nodiscard]] bool await_ready() const noexcept { return window.open_fills_ == 0; }
-    void await_suspend(std::coroutine_handle<> waiting) { window.fills_ended_ = waiting; }
-    void await_resume() const noexcept {}
-  };
-  FillsEnded fills_ended{*this};
-  co_await fills_ended;
+  co_await AwaitFills();
   absl::Status status = co_await disk_->Close();
   closed_ = true;
   co_return status;

@@ -27,7 +27,6 @@
 
 #include <array>
 #include <atomic>
-#include <coroutine>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -39,6 +38,7 @@
 #include <vector>
 
 #include "disk/disk.h"
+#include "disk/wait_list.h"
 #include "inspect/node.h"
 #include "support/io_loop.h"
 #include "support/mapping.h"
@@ -183,6 +183,7 @@ class PmemWindow final : public Flushable {
   // Filling: pmem_window_fill.cc.
   void Fetch(uint64_t chunk);  // fault thread
   void BeginFill();
+  Task<void> AwaitFills();
   Task<absl::StatusOr<Source>> FindSource(uint64_t offset);
   Task<void> Fill(uint64_t chunk);
   Task<uint16_t> ReadChunk(uint64_t offset, std::span<uint8_t> contents);
@@ -217,7 +218,7 @@ class PmemWindow final : public Flushable {
   uint32_t running_fills_ = 0;
   std::vector<std::unique_ptr<FillBuffer>> fill_buffers_;
   std::atomic<uint64_t> open_fills_{0};  // asked for and not ended
-  std::coroutine_handle<> fills_ended_;  // Close waits
+  disk::WaitList fills_ended_;           // when open_fills_ becomes zero
 
   std::atomic<uint64_t> written_bytes_{0};
   std::atomic<uint64_t> flushes_done_{0};

@@ -94,10 +94,12 @@ void PmemWindow::BeginFill() {
     --running_fills_;
     if (!waiting_fills_.empty()) BeginFill();
     // The last thing that is done here: whoever waits may end the window.
-    if (open_fills_.fetch_sub(1, std::memory_order_relaxed) == 1 && fills_ended_) {
-      std::exchange(fills_ended_, nullptr).resume();
-    }
+    if (open_fills_.fetch_sub(1, std::memory_order_relaxed) == 1) fills_ended_.WakeAll();
   });
+}
+
+Task<void> PmemWindow::AwaitFills() {
+  while (open_fills_.load(std::memory_order_relaxed) != 0) co_await fills_ended_.Wait();
 }
 
 Task<void> PmemWindow::Fill(uint64_t chunk) {

@@ -13,6 +13,8 @@ Task<absl::Status> PmemWindow::Flush() { return flushes_.Join(); }
 
 Task<void> PmemWindow::Settle() {
   co_await flushes_.Idle();
+  // What is mapped for them may be the image's first change.
+  co_await AwaitFills();
   co_await disk_->Settle();
 }
 

@@ -102,6 +102,26 @@ TEST_F(PmemWindowTest, StoresAfterAFlushCountAnew) {
   ASSERT_TRUE(Close().ok());
 }
 
+TEST_F(PmemWindowTest, ItSettlesWhenPagesAreThere) {
+  SKIP_WITHOUT_USERFAULTFD();
+  OpenScripted(1 << 20);
+  std::atomic<bool> settled = false;
+  OnDisk([&](ScriptedDisk& disk) {
+    disk.on_request = [&](const disk::Request& request) {
+      if (request.operation != Operation::kRead) return absl::OkStatus();
+      Start(window_->Settle(), [&] {
+        settled = true;
+        settled.notify_one();
+      });
+      EXPECT_FALSE(settled);
+      return absl::OkStatus();
+    };
+  });
+  EXPECT_EQ(Load(0x8000), 0x8000U);
+  settled.wait(false);
+  EXPECT_TRUE(Close().ok());
+}
+
 TEST_F(PmemWindowTest, CleanPagesAreNotWritten) {
   SKIP_WITHOUT_USERFAULTFD();
   OpenScripted(1 << 20);
