@@ -1,6 +1,8 @@
 # shellcheck shell=bash
 
 # Each fuzzer starts from fuzz/corpus/NAME and what earlier runs found, which stays in build/fuzz/corpus/NAME.
+# fuzz/options/NAME.options has libFuzzer's options of those for which the limits below aren't good enough, in the form
+# that ClusterFuzz reads.
 run_fuzz() {
   local only=${1-} seconds=${2:-60} fuzzer name failed=()
   [[ $seconds =~ ^[1-9][0-9]*$ ]] || fail "fuzz: seconds: $seconds is not a number"
@@ -13,8 +15,12 @@ run_fuzz() {
     mkdir -p "build/fuzz/corpus/$name" "build/fuzz/artifacts/$name"
     local corpora=("build/fuzz/corpus/$name")
     [[ -d fuzz/corpus/$name ]] && corpora+=("fuzz/corpus/$name")
-    attempt "fuzz $name" "$fuzzer" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
-      -artifact_prefix="build/fuzz/artifacts/$name/" "${corpora[@]}" || {
+    local options=()
+    if [[ -f fuzz/options/$name.options ]]; then
+      mapfile -t options < <(sed -nE 's/^([a-z_]+) *= *(.*)$/-\1=\2/p' "fuzz/options/$name.options")
+    fi
+    attempt "fuzz $name" "$fuzzer" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 "${options[@]}" \
+      -print_final_stats=1 -artifact_prefix="build/fuzz/artifacts/$name/" "${corpora[@]}" || {
       tail -n 60 "$(log_of "fuzz $name")" >&2
       failed+=("$name")
     }
