@@ -133,6 +133,9 @@ class VhdxDisk final : public Disk {
   };
   // In memory, and checked as they are now; what they say may change at each co_await.
   Task<absl::StatusOr<Entries>> LoadEntries(uint64_t block);
+  // The end of the blocks from that of `offset` on whose entries are the same as its own, as far as
+  // that is known without another page.
+  [[nodiscard]] uint64_t EndOfAlike(const Entries& entries, uint64_t offset) const;
   // The page with the bits from `offset` on.
   Task<absl::StatusOr<MetadataStore::PageRef>> LoadBitmap(const Entries& entries, uint64_t offset);
   // The page of a present sector bitmap block with the bit of `offset`.

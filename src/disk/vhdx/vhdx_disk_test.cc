@@ -480,6 +480,7 @@ TEST_F(VhdxDiskTest, MapsBlocksAndHoles) {
   EXPECT_EQ(presence(2 * kBlock), std::pair(Kind::kHere, uint64_t{4096}));
   EXPECT_EQ(presence(2 * kBlock + 4096), std::pair(Kind::kParent, kBlock - 4096));
   EXPECT_EQ(presence(3 * kBlock), std::pair(Kind::kZero, kBlock));
+  EXPECT_EQ(presence(4 * kBlock + 512), std::pair(Kind::kParent, 5 * kBlock - 512));
   const auto extent = [this](uint64_t offset) {
     const auto found = Await(disk_->MapExtent(offset), images_->both());
     CHECK_OK(found.status());
@@ -490,6 +491,27 @@ TEST_F(VhdxDiskTest, MapsBlocksAndHoles) {
   EXPECT_EQ(extent(3 * kBlock + 512), std::pair(Extent::Kind::kZero, kBlock - 512));
   EXPECT_TRUE(absl::IsOutOfRange(
       Await(disk_->MapExtent(disk_->geometry().size_bytes), images_->both()).status()));
+  CloseDisk();
+}
+
+// Sector bitmaps' entries lie among those of the blocks.
+TEST_F(VhdxDiskTest, BlocksWithoutContentsAreOneRun) {
+  constexpr uint64_t kLargeBlock = uint64_t{256} << 20;
+  Make({.block_bytes = kLargeBlock, .sector_bytes = 4096, .disk_bytes = 300 * kLargeBlock - 4096});
+  OpenDisk();
+  ASSERT_TRUE(Await(WriteZeroes(*disk_, 290 * kLargeBlock, kLargeBlock), images_->both()).ok());
+  ASSERT_TRUE(WriteBytes(200 * kLargeBlock, 4096, 3).ok());
+  const auto end_of_run = [this](uint64_t offset) {
+    const auto presence = Await(disk_->FindPresence(offset), images_->both());
+    const auto extent = Await(disk_->MapExtent(offset), images_->both());
+    CHECK(presence.ok() && extent.ok());
+    EXPECT_EQ(presence->length, extent->length);
+    return (offset + presence->length + kLargeBlock - 1) / kLargeBlock;
+  };
+  EXPECT_EQ(end_of_run(0), 200U);
+  EXPECT_EQ(end_of_run(201 * kLargeBlock - 4096), 201U);
+  EXPECT_EQ(end_of_run(201 * kLargeBlock), 300U);
+  EXPECT_EQ(end_of_run(299 * kLargeBlock), 300U);
   CloseDisk();
 }
 

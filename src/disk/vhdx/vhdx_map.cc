@@ -5,6 +5,21 @@
 
 namespace bothy::disk::vhdx {
 
+// Blocks without contents come in long runs, of millions in a large image: all that the page at
+// hand tells of is one.
+uint64_t VhdxDisk::EndOfAlike(const Entries& entries, uint64_t offset) const {
+  uint64_t block = BlockOf(offset);
+  const uint64_t bits = entries.entry().bits();
+  uint64_t index = bat().PayloadIndex(block);
+  for (uint32_t slot = entries.slot + 1; slot < kBatEntriesPerPage; ++slot) {
+    ++index;
+    if (bat().IsBitmapIndex(index)) continue;
+    if (block + 1 == bat().payload_blocks() || entries.page->Load64(slot) != bits) break;
+    ++block;
+  }
+  return BlockEnd(block << block_shift_);
+}
+
 Task<absl::StatusOr<Extent>> VhdxDisk::MapExtent(uint64_t offset) {
   if (offset >= geometry_.size_bytes) {
     co_return absl::OutOfRangeError(absl::StrCat(path(), ": offset ", offset, " past the end"));
@@ -32,7 +47,7 @@ Task<absl::StatusOr<Extent>> VhdxDisk::MapExtent(uint64_t offset) {
       if (parent_ != nullptr && offset < parent_bytes_) {
         absl::StatusOr<Extent> there = co_await parent_->MapExtent(offset);
         CO_RETURN_IF_ERROR(there.status());
-        const uint64_t length = extent.length;
+        const uint64_t length = EndOfAlike(*entries, offset) - offset;
         extent = *there;
         extent.length = std::min(extent.length, length);
         extent.writable = false;
@@ -41,6 +56,7 @@ Task<absl::StatusOr<Extent>> VhdxDisk::MapExtent(uint64_t offset) {
       [[fallthrough]];
     default:
       extent.kind = Extent::Kind::kZero;
+      extent.length = EndOfAlike(*entries, offset) - offset;
   }
   co_return extent;
 }
@@ -72,9 +88,11 @@ Task<absl::StatusOr<Presence>> VhdxDisk::FindPresence(uint64_t offset) {
     }
     case BlockState::kNotPresent:
       presence.kind = parent_ != nullptr ? Presence::Kind::kParent : Presence::Kind::kZero;
+      presence.length = EndOfAlike(*entries, offset) - offset;
       break;
     default:
       presence.kind = Presence::Kind::kZero;
+      presence.length = EndOfAlike(*entries, offset) - offset;
   }
   co_return presence;
 }
