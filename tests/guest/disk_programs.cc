@@ -4,23 +4,29 @@
 #include <linux/fs.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "tests/guest/first_process.h"
+#include "tests/guest/known_tree.h"
 #include "tests/guest/known_writes.h"
 
 namespace disk_programs {
 namespace {
 
 int Usage() {
-  fprintf(stderr, "usage: await CONDITION | known-writes DEVICE\n");
+  fprintf(stderr,
+          "usage: await CONDITION | known-writes DEVICE | make-tree FOLDER FILES | "
+          "check-tree FOLDER FILES\n");
   return 2;
 }
 
@@ -61,14 +67,57 @@ int KnownWrites(const char* device) {
   }
 }
 
+int MakeTree(const std::string& root, uint64_t files) {
+  for (uint64_t file = 0; file < files; ++file) {
+    const std::string folder = root + "/" + known_tree::FolderOf(file);
+    if (file % known_tree::kFilesPerFolder == 0) {
+      (void)mkdir(folder.substr(0, folder.rfind('/')).c_str(), 0755);
+      if (mkdir(folder.c_str(), 0755) != 0) return Failure(folder.c_str());
+    }
+    const std::string path = root + "/" + known_tree::PathOf(file);
+    const std::vector<char> contents = known_tree::ContentsOf(file);
+    const int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    if (fd < 0 || !first_process::WriteAll(fd, {contents.data(), contents.size()})) {
+      return Failure(path.c_str());
+    }
+    close(fd);
+  }
+  return 0;
+}
+
+int CheckTree(const std::string& root, uint64_t files) {
+  std::vector<char> found;
+  for (uint64_t file = 0; file < files; ++file) {
+    const std::string path = root + "/" + known_tree::PathOf(file);
+    const std::vector<char> contents = known_tree::ContentsOf(file);
+    const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return Failure(path.c_str());
+    found.resize(contents.size() + 1);
+    size_t bytes = 0;
+    for (ssize_t got = 1; got > 0; bytes += static_cast<size_t>(got)) {
+      got = read(fd, found.data() + bytes, found.size() - bytes);
+      if (got < 0) return Failure(path.c_str());
+    }
+    close(fd);
+    found.resize(bytes);
+    if (found != contents) {
+      fprintf(stderr, "%s: has other contents\n", path.c_str());
+      return 1;
+    }
+  }
+  printf("%llu files\n", static_cast<unsigned long long>(files));
+  return 0;
+}
+
 }  // namespace
 
 int Main(int argc, char** argv) {
   const char* const slash = strrchr(argv[0], '/');
   const std::string_view name = slash != nullptr ? slash + 1 : argv[0];
-  if (argc != 2) return Usage();
-  if (name == "await") return Await(argv[1]);
-  if (name == "known-writes") return KnownWrites(argv[1]);
+  if (name == "await" && argc == 2) return Await(argv[1]);
+  if (name == "known-writes" && argc == 2) return KnownWrites(argv[1]);
+  if (name == "make-tree" && argc == 3) return MakeTree(argv[1], strtoull(argv[2], nullptr, 10));
+  if (name == "check-tree" && argc == 3) return CheckTree(argv[1], strtoull(argv[2], nullptr, 10));
   return Usage();
 }
 

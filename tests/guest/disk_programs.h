@@ -3,7 +3,7 @@
 
 namespace disk_programs {
 
-inline constexpr const char* kNames[] = {"await", "known-writes"};
+inline constexpr const char* kNames[] = {"await", "known-writes", "make-tree", "check-tree"};
 
 // The exit status; 2 for a name or arguments that aren't any's.
 int Main(int argc, char** argv);

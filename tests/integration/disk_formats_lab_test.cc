@@ -1,4 +1,6 @@
 // What a guest writes to a disk of any format is what is in the image afterwards.
+#include "absl/strings/str_cat.h"
+#include "tests/guest/known_tree.h"
 #include "tests/integration/disk_lab.h"
 
 namespace bothy::integration {
@@ -76,6 +78,40 @@ TEST_F(DiskFormatsLabTest, EveryFormatKeepsWhatTheGuestWrites) {
     images_.ExpectClean(images[i]);
     EXPECT_EQ(SumsOfTree(images_.Flatten(folder_, images[i])), sums[i]);
   }
+}
+
+// A tree of the size of a kernel's source, when soaking, copied to each format; read again from the
+// medium.
+TEST_F(DiskFormatsLabTest, ATreeIsCopiedToEveryFormat) {
+  const std::string files = absl::StrCat(Rounds(400, known_tree::kFilesOfAKernel));
+  const uint64_t size = Rounds(64, 3072) * kMiB;
+  const TestImage source = images_.Make(folder_, KindOf("raw.img"), size);
+  wire::CreateVMRequest request = DiskGuest();
+  Add(request, ScsiDisk(source, 0));
+  ASSERT_NO_FATAL_FAILURE(BootWithAgent(request));
+  const absl::Duration most = absl::Seconds(Rounds(300, 7200));
+  EXPECT_EQ(InGuest("mkdir -p /from /to; mkfs.ext4 -q " + AwaitDisk(0) + "; mount " + AwaitDisk(0) +
+                        " /from; make-tree /from " + files + "; check-tree /from " + files,
+                    most),
+            files + " files");
+  for (const ImageKind& kind : ImageKinds()) {
+    if (!Soaks() && kind.name != "dynamic.vhd" && kind.name != "dynamic.vhdx") continue;
+    SCOPED_TRACE(kind.name);
+    const TestFolder folder;
+    const TestImage image = images_.Make(folder, kind, size);
+    ASSERT_THAT(Modify(wire::ADD, ScsiDisk(image, 1)), IsOk());
+    const std::string device = AwaitDisk(1);
+    EXPECT_EQ(InGuest("mkfs.ext4 -q -b 4096 " + device + "; mount " + device +
+                          " /to; cp -a /from/. /to; umount /to; mount -o ro " + device +
+                          " /to; check-tree /to " + files + "; umount /to; e2fsck -fn " + device +
+                          " >/dev/null",
+                      most),
+              files + " files");
+    ASSERT_THAT(Modify(wire::REMOVE, ScsiDisk(image, 1)), IsOk());
+    AwaitNoDisk(1);
+    images_.ExpectClean(image);
+  }
+  EXPECT_EQ(Complaints(Facts()), "");
 }
 
 }  // namespace
