@@ -21,6 +21,14 @@ suite() {
   else
     closing="did not run to its end (status $status)"
   fi
+  # What this machine lacks is told: a skipped test showed nothing.
+  local skipped
+  skipped=$(grep -cE '\*\*\*Skipped' "$log" || true)
+  if ((skipped > 0)); then
+    closing+=", $skipped skipped"
+    say "test $name: skipped:"
+    sed -nE 's/^.*Test +#[0-9]+: ([^ ]+) \.*\*\*\*Skipped.*$/  \1/p' "$log"
+  fi
   # What failed in a lab whose emulator failed, too, isn't in the closing line of the next one.
   if grep -q 'the command runs again, in another lab' "$log"; then
     say "test $name: ran again, in another lab; before that:"
