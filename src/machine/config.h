@@ -19,9 +19,10 @@
 namespace bothy::machine {
 
 struct MemoryConfig {
-  uint64_t ram_mib = 0;           // at least 1
-  bool allow_overcommit = false;  // false: populate and lock before the machine exists
-  uint64_t low_mmio_gap_mib = 0;  // 0: the default; see memory::LayoutOptions
+  uint64_t ram_mib = 0;            // at least 1
+  bool allow_overcommit = false;   // false: populate and lock before the machine exists
+  bool report_free_pages = false;  // by the guest, which the host takes back then
+  uint64_t low_mmio_gap_mib = 0;   // 0: the default; see memory::LayoutOptions
   uint64_t high_mmio_base_mib = 0;
   uint64_t high_mmio_gap_mib = 0;
 };

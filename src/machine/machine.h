@@ -24,8 +24,9 @@ namespace bothy::machine {
 struct MachineStats {
   uint64_t assigned_ram_bytes = 0;
   uint64_t resident_ram_bytes = 0;
-  uint64_t reserved_ram_bytes = 0;  // what the host has committed for it
-  uint64_t vcpu_runtime_ns = 0;     // CPU time of the vCPU threads
+  uint64_t reserved_ram_bytes = 0;   // what the host has committed for it
+  uint64_t available_ram_bytes = 0;  // as the guest said last; 0 when it has said nothing
+  uint64_t vcpu_runtime_ns = 0;      // CPU time of the vCPU threads
 };
 
 // Hears what the guest does to its own power. Called from any thread, at most once between two
@@ -61,6 +62,10 @@ class Machine {
   virtual absl::Status Restart() = 0;
 
   [[nodiscard]] virtual MachineStats Stats() const = 0;
+  // Has the guest say anew what Stats tells of its memory. Control thread; `done` is called there
+  // when it has, or at once when it can't be asked. A guest may never answer: then `done` is called
+  // when it is paused, or dropped when the machine ends.
+  virtual void AskGuestMemory(std::function<void()> done) = 0;
 
   // Changes of resources: control thread only, any number at a time, but never two of the same
   // resource (a place on a SCSI controller; a path of persistent memory) at once. They work while

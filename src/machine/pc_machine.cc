@@ -49,6 +49,9 @@ class PcMachine final : public Machine, private chipset::PowerSink {
   absl::Status Pause() override;
   absl::Status Restart() override;
   [[nodiscard]] MachineStats Stats() const override;
+  void AskGuestMemory(std::function<void()> done) override {
+    devices_->AskGuestMemory(std::move(done));
+  }
   void ModifyScsiDisk(Change change, ScsiDiskConfig disk, std::stop_token stop,
                       ChangeDone done) override;
   void ModifyPmemDisk(Change change, PmemDiskConfig disk, std::stop_token stop,
@@ -322,6 +325,7 @@ MachineStats PcMachine::Stats() const {
           .resident_ram_bytes = resident,
           // Pages of a memfd are charged as they appear.
           .reserved_ram_bytes = resident,
+          .available_ram_bytes = devices_->AvailableGuestMemory(),
           .vcpu_runtime_ns = processors_->RuntimeNs()};
 }
 

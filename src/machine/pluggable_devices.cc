@@ -31,6 +31,8 @@ absl::StatusOr<std::unique_ptr<PluggableDevices>> PluggableDevices::Create(
   RETURN_IF_ERROR(devices->nics_.AddConfigured(config.nics));
   ASSIGN_OR_RETURN(devices->sockets_,
                    HypervisorSockets::Create(config.sockets, devices->host_, control));
+  ASSIGN_OR_RETURN(devices->balloon_,
+                   MemoryBalloon::Create(config.memory, devices->host_, memory, control));
   try {
     devices->thread_ = std::thread([raw = devices.get()] {
       SetThreadName("changes");
@@ -86,6 +88,7 @@ void PluggableDevices::Inspect(inspect::Node& node) const {
   pmem_.Inspect(node);
   nics_.Inspect(node);
   sockets_->Inspect(node);
+  balloon_->Inspect(node);
 }
 
 }  // namespace bothy::machine

@@ -4,9 +4,11 @@
 // takes and never waits for the guest: what waits for the guest continues in a callback.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <stop_token>
 #include <thread>
+#include <utility>
 
 #include "inspect/node.h"
 #include "machine/config.h"
@@ -14,6 +16,7 @@
 #include "machine/device_units.h"
 #include "machine/hypervisor_sockets.h"
 #include "machine/machine.h"
+#include "machine/memory_balloon.h"
 #include "machine/network_cards.h"
 #include "machine/pmem_disks.h"
 #include "machine/scsi_adapters.h"
@@ -41,6 +44,9 @@ class PluggableDevices {
   void ModifyNic(Change change, NicConfig nic, std::stop_token stop, ChangeDone done);
   void ModifySocket(Change change, SocketConfig socket, ChangeDone done);
   void Inspect(inspect::Node& node) const;
+  // Machine::AskGuestMemory, and what the guest said.
+  void AskGuestMemory(std::function<void()> done) { balloon_->AskGuest(std::move(done)); }
+  [[nodiscard]] uint64_t AvailableGuestMemory() const { return balloon_->available_bytes(); }
   [[nodiscard]] bool HasPersistentMemory() const { return !pmem_.empty(); }
   // PmemDisks::RecoverMemory: on a vCPU's thread.
   bool RecoverMemory(uint64_t& recoveries_seen) { return pmem_.RecoverMemory(recoveries_seen); }
@@ -61,6 +67,7 @@ class PluggableDevices {
   ScsiAdapters scsi_;
   NetworkCards nics_;
   std::unique_ptr<HypervisorSockets> sockets_;
+  std::unique_ptr<MemoryBalloon> balloon_;
   std::thread thread_;
 };
 

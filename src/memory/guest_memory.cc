@@ -264,6 +264,26 @@ void GuestMemory::BackWithHugePages(uint64_t gpa, uint64_t size) {
   }
 }
 
+uint64_t GuestMemory::Discard(std::span<const uint8_t> host) {
+  if (populated_) return 0;
+  const auto base = reinterpret_cast<uintptr_t>(mapping_.data());
+  const auto begin = reinterpret_cast<uintptr_t>(host.data());
+  if (begin < base || begin - base > mapping_.size() ||
+      host.size() > mapping_.size() - (begin - base)) {
+    return 0;
+  }
+  // The mapping is the whole file.
+  const uint64_t first = AlignUp(begin - base, kPageSize);
+  const uint64_t last = (begin - base + host.size()) & ~(kPageSize - 1);
+  if (first >= last) return 0;
+  // Best effort: a host that can't keeps them.
+  if (::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(first),
+                  static_cast<off_t>(last - first)) != 0) {
+    return 0;
+  }
+  return last - first;
+}
+
 absl::Status GuestMemory::DiscardAll() {
   if (populated_) {
     // Locked pages can't be punched out, and giving them back could fail the next populate.

@@ -89,6 +89,12 @@ class GuestMemory {
   // are. Thread-safe.
   void BackWithHugePages(uint64_t gpa, uint64_t size);
 
+  // Gives the pages that lie wholly in `host`, a part of RAM in this process, back to the host:
+  // they read as zero when they are touched again. How many bytes that were: none of what isn't
+  // RAM, and none at all of RAM that is populated and locked. Thread-safe, also while the guest
+  // runs.
+  uint64_t Discard(std::span<const uint8_t> host);
+
   // Drops all contents: every page reads as zero again (a machine reset keeps nothing). Only while
   // no vCPU runs.
   absl::Status DiscardAll();

@@ -50,6 +50,35 @@ TEST(GuestMemoryTest, PagesAppearAsTheyAreTouchedAndGoOnDiscard) {
   EXPECT_EQ(memory->ReadObject<uint32_t>(8 * kMiB).value(), 0U);
 }
 
+TEST(GuestMemoryTest, PartsAreGivenBackByWholePages) {
+  auto memory = MakeMemory(64);
+  for (uint64_t page = 0; page < 8; ++page) {
+    ASSERT_TRUE(memory->WriteObject<uint64_t>(8 * kMiB + page * kPageSize, 7).ok());
+  }
+  const uint64_t before = memory->ResidentBytes();
+  const auto range = memory->HostRange(8 * kMiB + 1, 4 * kPageSize);
+  ASSERT_TRUE(range.ok());
+  EXPECT_EQ(memory->Discard(*range), 3 * kPageSize);
+  EXPECT_EQ(memory->ResidentBytes(), before - 3 * kPageSize);
+  EXPECT_EQ(memory->ReadObject<uint64_t>(8 * kMiB).value(), 7U);
+  EXPECT_EQ(memory->ReadObject<uint64_t>(8 * kMiB + kPageSize).value(), 0U);
+  EXPECT_EQ(memory->ReadObject<uint64_t>(8 * kMiB + 4 * kPageSize).value(), 7U);
+  EXPECT_EQ(memory->Discard(range->first(kPageSize)), 0U);
+  EXPECT_EQ(memory->Discard({}), 0U);
+  // What isn't all RAM.
+  std::vector<uint8_t> other(2 * kPageSize, 7);
+  EXPECT_EQ(memory->Discard(other), 0U);
+  EXPECT_EQ(memory->Discard({range->data(), 64 * kMiB}), 0U);
+  EXPECT_EQ(other, std::vector<uint8_t>(2 * kPageSize, 7));
+}
+
+TEST(GuestMemoryTest, LockedMemoryIsNotGivenBack) {
+  auto memory = MakeMemory(8, true);
+  ASSERT_TRUE(memory->WriteObject<uint64_t>(kMiB, 7).ok());
+  EXPECT_EQ(memory->Discard(*memory->HostRange(kMiB, kMiB)), 0U);
+  EXPECT_EQ(memory->ReadObject<uint64_t>(kMiB).value(), 7U);
+}
+
 TEST(GuestMemoryTest, HugePagesKeepContentsAndStayWithinTheRange) {
   auto memory = MakeMemory(64);
   ASSERT_TRUE(memory->WriteObject<uint32_t>(17 * kMiB, 7).ok());

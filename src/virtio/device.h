@@ -21,6 +21,7 @@ namespace bothy::virtio {
 
 // Device types (5) and feature bits (6) of virtio 1.2.
 inline constexpr uint16_t kDeviceTypeNet = 1;
+inline constexpr uint16_t kDeviceTypeBalloon = 5;
 inline constexpr uint16_t kDeviceTypeScsi = 8;
 inline constexpr uint16_t kDeviceTypeSocket = 19;
 inline constexpr uint16_t kDeviceTypePmem = 27;

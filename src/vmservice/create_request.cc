@@ -47,11 +47,13 @@ absl::Status TranslateMemory(const ::vmservice::VMConfig& config, machine::Memor
   if (memory.deferred_commit()) return NotInThisBuild(path + ".deferred_commit", "deferred commit");
   if (memory.hot_hint()) return NotInThisBuild(path + ".hot_hint", "memory hints");
   if (memory.cold_hint()) return NotInThisBuild(path + ".cold_hint", "memory hints");
-  if (memory.cold_discard_hint()) {
-    return NotInThisBuild(path + ".cold_discard_hint", "free page reporting");
+  if (memory.cold_discard_hint() && !memory.allow_overcommit()) {
+    return Invalid(path + ".cold_discard_hint",
+                   "contradicts allow_overcommit=false, which keeps all memory locked");
   }
   out.ram_mib = memory.memory_mb();
   out.allow_overcommit = memory.allow_overcommit();
+  out.report_free_pages = memory.cold_discard_hint();
   out.low_mmio_gap_mib = memory.low_mmio_gap_in_mb();
   out.high_mmio_base_mib = memory.high_mmio_base_in_mb();
   out.high_mmio_gap_mib = memory.high_mmio_gap_in_mb();

@@ -40,6 +40,7 @@ TEST(CreateRequestTest, TheLeastOfAConfigGetsTheDefaults) {
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->memory.ram_mib, 64U);
   EXPECT_FALSE(config->memory.allow_overcommit);
+  EXPECT_FALSE(config->memory.report_free_pages);
   EXPECT_EQ(config->memory.low_mmio_gap_mib, 0U);
   EXPECT_EQ(config->memory.high_mmio_base_mib, 0U);
   EXPECT_EQ(config->memory.high_mmio_gap_mib, 0U);
@@ -56,7 +57,7 @@ TEST(CreateRequestTest, TheLeastOfAConfigGetsTheDefaults) {
 
 TEST(CreateRequestTest, EverySupportedFieldArrives) {
   const auto config = TranslateCreateRequest(Request(R"(
-      memory_config { allow_overcommit: true low_mmio_gap_in_mb: 2048
+      memory_config { allow_overcommit: true cold_discard_hint: true low_mmio_gap_in_mb: 2048
                       high_mmio_base_in_mb: 8192 high_mmio_gap_in_mb: 1024 }
       processor_config { processor_count: 3 processor_weight: 100 processor_limit: 100000 }
       devices_config {}
@@ -70,6 +71,7 @@ TEST(CreateRequestTest, EverySupportedFieldArrives) {
       guest_power_actions { shutdown: RESTART reset: RESTART crash: RESTART })"));
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_TRUE(config->memory.allow_overcommit);
+  EXPECT_TRUE(config->memory.report_free_pages);
   EXPECT_EQ(config->memory.low_mmio_gap_mib, 2048U);
   EXPECT_EQ(config->memory.high_mmio_base_mib, 8192U);
   EXPECT_EQ(config->memory.high_mmio_gap_mib, 1024U);
@@ -161,6 +163,10 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"memory_config { memory_mb: 18446744073709551615 }", StatusCode::kResourceExhausted,
                 "config.memory_config.memory_mb: 18446744073709551615 MiB is more than any host "
                 "has"},
+        Refusal{"memory_config { cold_discard_hint: true }", kInvalid,
+                "config.memory_config.cold_discard_hint: contradicts allow_overcommit=false, which "
+                "keeps all "
+                "memory locked"},
         Refusal{"memory_config { deferred_commit: true }", kInvalid,
                 "config.memory_config.deferred_commit: contradicts allow_overcommit=false, which "
                 "commits all memory at once"},
@@ -282,8 +288,6 @@ INSTANTIATE_TEST_SUITE_P(
               "config.memory_config.deferred_commit"},
         Later{"memory_config { hot_hint: true }", "config.memory_config.hot_hint"},
         Later{"memory_config { cold_hint: true }", "config.memory_config.cold_hint"},
-        Later{"memory_config { cold_discard_hint: true }",
-              "config.memory_config.cold_discard_hint"},
         Later{"processor_config { processor_weight: 1 }",
               "config.processor_config.processor_weight"},
         Later{"processor_config { processor_limit: 1 }", "config.processor_config.processor_limit"},

@@ -68,8 +68,8 @@ class Lifecycle {
   [[nodiscard]] State state() const { return state_; }
   // "power-off", "reset", "triple-fault" or "emulation-failure" while halted, else empty.
   [[nodiscard]] const std::string& halt_reason() const { return halt_reason_; }
-  // The machine, while there is one that isn't being freed. For Stats.
-  [[nodiscard]] const machine::Machine* machine() const { return machine_.get(); }
+  // The machine, while there is one that isn't being freed. For Stats and AskGuestMemory.
+  [[nodiscard]] machine::Machine* machine() const { return machine_.get(); }
   // The root of the state tree: "vm", and what the machine has.
   void Inspect(inspect::Node& root) const;
 

@@ -68,6 +68,7 @@ class FakeMachine final : public Machine {
     return host_.restart_status;
   }
   machine::MachineStats Stats() const override { return {}; }
+  void AskGuestMemory(std::function<void()> done) override { done(); }
   void ModifyScsiDisk(machine::Change /*change*/, machine::ScsiDiskConfig /*disk*/,
                       std::stop_token /*stop*/, machine::ChangeDone done) override {
     done(absl::OkStatus());

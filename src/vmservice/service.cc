@@ -1,5 +1,8 @@
 #include "vmservice/service.h"
 
+#include <asio/steady_timer.hpp>
+#include <chrono>
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -14,6 +17,10 @@ namespace bothy::vmservice {
 namespace {
 
 using google::protobuf::Empty;
+
+// How long PropertiesVM waits for what the guest says of its memory; then what it said last will
+// do.
+constexpr std::chrono::milliseconds kGuestAnswer(200);
 
 // Errors of the layers below begin with the path of a MachineConfig field, which is named as the
 // wire names it from VMConfig on; here it becomes the path from the request's root.
@@ -153,20 +160,46 @@ void VmService::PropertiesVM(Call, wire::PropertiesVMRequest request,
             absl::StrCat("types[", i, "]: ", request.types(i), " is no PropertiesType")));
     }
   }
+  machine::Machine* const machine = lifecycle_.machine();
+  if (!memory || machine == nullptr) return reply(Properties(memory, processor));
+
+  struct Question {
+    Question(EventLoop& control, ttrpc::Reply<wire::PropertiesVMResponse> reply)
+        : reply(std::move(reply)), timer(control.context()) {}
+    ttrpc::Reply<wire::PropertiesVMResponse> reply;
+    asio::steady_timer timer;
+    bool answered = false;
+  };
+  const auto question = std::make_shared<Question>(control_, std::move(reply));
+  const auto answer = [question, memory, processor, self = std::weak_ptr(self_)] {
+    const auto service = self.lock();
+    if (service == nullptr || std::exchange(question->answered, true)) return;
+    question->timer.cancel();
+    question->reply((*service)->Properties(memory, processor));
+  };
+  question->timer.expires_after(kGuestAnswer);
+  question->timer.async_wait([answer](const asio::error_code& error) {
+    if (!error) answer();
+  });
+  machine->AskGuestMemory(answer);
+}
+
+wire::PropertiesVMResponse VmService::Properties(bool memory, bool processor) const {
   wire::PropertiesVMResponse response;
   response.set_state(ToWire(lifecycle_.state()));
   response.set_halt_reason(lifecycle_.halt_reason());
-  if (const machine::Machine* machine = lifecycle_.machine(); machine != nullptr) {
-    const machine::MachineStats stats = machine->Stats();
-    if (memory) {
-      wire::MemoryStats& out = *response.mutable_memory_stats();
-      out.set_working_set_bytes(stats.resident_ram_bytes);
-      out.set_assigned_memory(stats.assigned_ram_bytes);
-      out.set_reserved_memory(stats.reserved_ram_bytes);
-    }
-    if (processor) response.mutable_processor_stats()->set_total_runtime_ns(stats.vcpu_runtime_ns);
+  const machine::Machine* const machine = lifecycle_.machine();
+  if (machine == nullptr) return response;
+  const machine::MachineStats stats = machine->Stats();
+  if (memory) {
+    wire::MemoryStats& out = *response.mutable_memory_stats();
+    out.set_working_set_bytes(stats.resident_ram_bytes);
+    out.set_assigned_memory(stats.assigned_ram_bytes);
+    out.set_reserved_memory(stats.reserved_ram_bytes);
+    out.set_available_memory(stats.available_ram_bytes);
   }
-  reply(response);
+  if (processor) response.mutable_processor_stats()->set_total_runtime_ns(stats.vcpu_runtime_ns);
+  return response;
 }
 
 void VmService::ModifyResource(Call call, wire::ModifyResourceRequest request,

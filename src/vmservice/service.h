@@ -53,10 +53,14 @@ class VmService final : public wire::VMService {
   void Quit(Call call, Empty request, ttrpc::Reply<Empty> reply) override;
 
  private:
+  [[nodiscard]] wire::PropertiesVMResponse Properties(bool memory, bool processor) const;
+
   EventLoop& control_;
   const std::function<void()> on_quit_;
   bool quitting_ = false;
   Lifecycle lifecycle_;
+  // Of what may come when this is no more.
+  const std::shared_ptr<VmService*> self_ = std::make_shared<VmService*>(this);
 };
 
 }  // namespace bothy::vmservice

@@ -86,6 +86,38 @@ TEST_F(ServiceTest, PropertiesAreThoseAskedFor) {
   EXPECT_EQ(processor.state(), wire::Paused);
 }
 
+TEST_F(ServiceTest, PropertiesAskTheGuestForItsMemory) {
+  CreateVm();
+  OnControl([this] {
+    RecordingMachine& machine = host_.machine();
+    machine.on_question = [&machine](const std::function<void()>& done) {
+      machine.available_ram_bytes += 2 * kMiB;
+      done();
+    };
+  });
+  EXPECT_EQ(Properties().memory_stats().available_memory(), 2 * kMiB);
+  EXPECT_EQ(Properties().memory_stats().available_memory(), 4 * kMiB);
+  EXPECT_FALSE(Properties({wire::PropertiesVMRequest::Processor}).has_memory_stats());
+  EXPECT_EQ(Properties().memory_stats().available_memory(), 6 * kMiB);
+}
+
+TEST_F(ServiceTest, PropertiesDoWithoutAGuestThatDoesNotAnswer) {
+  CreateVm();
+  std::function<void()> late;
+  OnControl([&] {
+    RecordingMachine& machine = host_.machine();
+    machine.available_ram_bytes = 3 * kMiB;
+    machine.on_question = [&late](std::function<void()> done) { late = std::move(done); };
+  });
+  EXPECT_EQ(Properties().memory_stats().available_memory(), 3 * kMiB);
+  OnControl([&] { std::exchange(late, nullptr)(); });  // to nobody
+  // Whose machine ends meanwhile.
+  OnControl([&] {
+    host_.machine().on_question = [this](const std::function<void()>&) { service_->Quit(); };
+  });
+  EXPECT_FALSE(Properties().has_memory_stats());
+}
+
 TEST_F(ServiceTest, PropertiesOfNoVmAreItsStateAlone) {
   const auto properties = Properties();
   EXPECT_FALSE(properties.has_memory_stats());

@@ -38,6 +38,12 @@ class RecordingMachine : public machine::Machine {
   absl::Status Pause() override { return absl::OkStatus(); }
   absl::Status Restart() override { return absl::OkStatus(); }
   [[nodiscard]] machine::MachineStats Stats() const override { return {}; }
+  uint64_t available_ram_bytes = 0;
+  // What the guest does when it is asked for its memory; null: it says the same as before.
+  std::function<void(std::function<void()> done)> on_question;
+  void AskGuestMemory(std::function<void()> done) override {
+    on_question != nullptr ? on_question(std::move(done)) : done();
+  }
   void ModifyScsiDisk(machine::Change change, machine::ScsiDiskConfig disk, std::stop_token stop,
                       machine::ChangeDone done) override {
     Record({.change = change,

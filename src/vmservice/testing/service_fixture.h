@@ -104,6 +104,7 @@ class FakeHost {
       return {.assigned_ram_bytes = 64 * kMiB,
               .resident_ram_bytes = 3 * kMiB,
               .reserved_ram_bytes = 4 * kMiB,
+              .available_ram_bytes = available_ram_bytes,
               .vcpu_runtime_ns = 5};
     }
 
