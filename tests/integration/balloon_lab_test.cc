@@ -58,7 +58,7 @@ TEST_F(BalloonLabTest, AGuestSaysWhatItHasLeft) {
 
 TEST_F(BalloonLabTest, WhatAGuestFreesIsTheHostsAgain) {
   constexpr uint64_t kMib = 320;
-  wire::CreateVMRequest request = Guest(640, 1);
+  wire::CreateVMRequest request = Guest(768, 1);
   request.mutable_config()->mutable_memory_config()->set_cold_discard_hint(true);
   ASSERT_NO_FATAL_FAILURE(BootWithAgent(request));
   AwaitDriver();
