@@ -98,8 +98,10 @@ Registers::~Registers() {
 
 void Registers::WatchDoorbell(uint16_t queue) {
   Doorbell& doorbell = doorbells_[queue];
-  doorbell.watch =
-      loop_.WatchDoorbell(doorbell.event.get(), [this, queue] { device_.OnDoorbell(queue); });
+  doorbell.watch = loop_.WatchDoorbell(doorbell.event.get(), [this, queue] {
+    doorbells_[queue].rung.fetch_add(1, std::memory_order_relaxed);
+    device_.OnDoorbell(queue);
+  });
 }
 
 uint64_t Registers::OfferedFeatures() const {
@@ -271,13 +273,15 @@ void Registers::Activate() {
   for (size_t i = 0; i < queues.size(); ++i) {
     const QueueState& queue = state_.queues[i];
     if (!queue.enabled) continue;
-    auto created = Virtqueue::Create(
-        memory_, {.size = queue.size,
-                  .descriptor_gpa = queue.descriptor_gpa,
-                  .driver_gpa = queue.driver_gpa,
-                  .device_gpa = queue.device_gpa,
-                  .indirect = (state_.driver_features & kFeatureIndirectDescriptors) != 0,
-                  .event_index = (state_.driver_features & kFeatureEventIndex) != 0});
+    auto created =
+        Virtqueue::Create(memory_,
+                          {.size = queue.size,
+                           .descriptor_gpa = queue.descriptor_gpa,
+                           .driver_gpa = queue.driver_gpa,
+                           .device_gpa = queue.device_gpa,
+                           .indirect = (state_.driver_features & kFeatureIndirectDescriptors) != 0,
+                           .event_index = (state_.driver_features & kFeatureEventIndex) != 0},
+                          &doorbells_[i].used_chains);
     if (!created.ok()) {
       return SetNeedsReset(WithContext(created.status(), absl::StrCat("queue ", i)));
     }
@@ -309,6 +313,7 @@ void Registers::InterruptQueue(uint16_t queue) {
   const uint16_t vector = doorbells_[queue].vector.load(std::memory_order_relaxed);
   if (vector == kNoVector) return;
   interrupts_sent_.fetch_add(1, std::memory_order_relaxed);
+  doorbells_[queue].interrupts.fetch_add(1, std::memory_order_relaxed);
   interrupts_.Signal(vector);
 }
 
@@ -383,15 +388,19 @@ void Registers::Inspect(inspect::Node& node) const {
   if (const std::string reason = broken_reason(); !reason.empty()) {
     node.Value("needs_reset", reason);
   }
-  node.Child("queues", [&state](inspect::Node& queues) {
+  node.Child("queues", [this, &state](inspect::Node& queues) {
     for (size_t i = 0; i < state.queues.size(); ++i) {
-      queues.Child(std::to_string(i), [&queue = state.queues[i]](inspect::Node& one) {
-        one.Value("enabled", queue.enabled);
-        one.Value("size", queue.size);
-        one.Address("descriptors", queue.descriptor_gpa);
-        one.Address("available", queue.driver_gpa);
-        one.Address("used", queue.device_gpa);
-      });
+      queues.Child(std::to_string(i),
+                   [&queue = state.queues[i], &doorbell = doorbells_[i]](inspect::Node& one) {
+                     one.Value("enabled", queue.enabled);
+                     one.Value("size", queue.size);
+                     one.Address("descriptors", queue.descriptor_gpa);
+                     one.Address("available", queue.driver_gpa);
+                     one.Address("used", queue.device_gpa);
+                     one.Value("doorbells", doorbell.rung.load(std::memory_order_relaxed));
+                     one.Value("used_chains", doorbell.used_chains.load(std::memory_order_relaxed));
+                     one.Value("interrupts", doorbell.interrupts.load(std::memory_order_relaxed));
+                   });
     }
   });
 }

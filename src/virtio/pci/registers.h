@@ -96,6 +96,10 @@ class Registers final : public chipset::IoDevice, public StateUnit, private Tran
     UniqueFd event;
     std::unique_ptr<IoLoop::Watch> watch;  // loop thread
     std::atomic<uint16_t> vector{kNoVector};
+    // Counts of the queue, for inspection.
+    std::atomic<uint64_t> rung{0};
+    std::atomic<uint64_t> used_chains{0};
+    std::atomic<uint64_t> interrupts{0};
   };
 
   Registers(Device& device, IoLoop& loop, const memory::GuestMemory& memory,

@@ -7,6 +7,7 @@
 #include <condition_variable>
 #include <future>
 
+#include "inspect/inspection.h"
 #include "support/endian.h"
 #include "virtio/testing/driver_queue.h"
 
@@ -171,6 +172,16 @@ class RegistersTest : public ::testing::Test {
     Settle();
   }
 
+  // As inspection shows it.
+  uint64_t Count(std::string_view path) {
+    absl::StatusOr<inspect::Value> shown = absl::UnknownError("not asked");
+    (void)inspect::Inspection::Start(
+        *inspect::Query::Parse(path, 0), [this](inspect::Node& node) { registers_->Inspect(node); },
+        [&shown](absl::StatusOr<inspect::Value> value) { shown = std::move(value); });
+    EXPECT_TRUE(shown.ok()) << shown.status();
+    return shown.ok() ? std::get<uint64_t>(shown->AsVariant()) : 0;
+  }
+
   std::unique_ptr<memory::GuestMemory> ram_ = testing::TestRam(4 * memory::kMiB);
   EchoDevice device_;
   RecordingSink sink_;
@@ -211,6 +222,10 @@ TEST_F(RegistersTest, ADriverSetsUpAQueueAndIsInterrupted) {
   Put<uint16_t>(kDoorbellOffset, 0);
   sink_.WaitFor(2, 2);
   EXPECT_TRUE(driver.TakeUsed().has_value());
+  EXPECT_EQ(Count("queues/0/doorbells"), 1U);
+  EXPECT_EQ(Count("queues/0/used_chains"), 2U);
+  EXPECT_EQ(Count("queues/0/interrupts"), 2U);
+  EXPECT_EQ(Count("queues/1/used_chains"), 0U);
 }
 
 TEST_F(RegistersTest, RegistersReadAsTheyWereWrittenAtAnyWidth) {

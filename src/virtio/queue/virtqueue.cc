@@ -53,7 +53,8 @@ absl::StatusOr<std::span<uint8_t>> Ring(const memory::GuestMemory& memory, const
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Virtqueue>> Virtqueue::Create(const memory::GuestMemory& memory,
-                                                             const QueueSetup& setup) {
+                                                             const QueueSetup& setup,
+                                                             std::atomic<uint64_t>* used_chains) {
   if (!std::has_single_bit(setup.size) || setup.size > kMaxQueueSize) {
     return absl::InvalidArgumentError(absl::StrCat("a queue of ", setup.size, " descriptors"));
   }
@@ -68,7 +69,8 @@ absl::StatusOr<std::unique_ptr<Virtqueue>> Virtqueue::Create(const memory::Guest
   ASSIGN_OR_RETURN(const std::span<uint8_t> used,
                    Ring(memory, "the used ring", setup.device_gpa, 4,
                         kRingEntries + kUsedEntryBytes * size + event));
-  return std::unique_ptr<Virtqueue>(new Virtqueue(memory, setup, descriptors, available, used));
+  return std::unique_ptr<Virtqueue>(
+      new Virtqueue(memory, setup, descriptors, available, used, used_chains));
 }
 
 Virtqueue::Descriptor Virtqueue::ReadDescriptor(const uint8_t* at) {
@@ -202,6 +204,9 @@ void Virtqueue::Fill(uint16_t head, uint32_t written) {
   Store<uint32_t>(entry, head);
   Store<uint32_t>(entry + 4, written);
   ++next_used_;
+  if (used_chains_ == nullptr) return;
+  // Nobody else writes to it.
+  used_chains_->store(used_chains_->load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
 }
 
 void Virtqueue::Publish() {

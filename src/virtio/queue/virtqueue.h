@@ -19,6 +19,7 @@
 
 #include <sys/uio.h>
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -54,8 +55,11 @@ struct Chain {
 class Virtqueue {
  public:
   // InvalidArgument when the driver's set-up breaks the rules or the rings aren't RAM.
-  static absl::StatusOr<std::unique_ptr<Virtqueue>> Create(const memory::GuestMemory& memory,
-                                                           const QueueSetup& setup);
+  // `used_chains` grows by the chains that are given back; it outlives the queue, and any thread
+  // may read it.
+  static absl::StatusOr<std::unique_ptr<Virtqueue>> Create(
+      const memory::GuestMemory& memory, const QueueSetup& setup,
+      std::atomic<uint64_t>* used_chains = nullptr);
 
   // The next chain, if there is one.
   absl::StatusOr<bool> Pop(Chain& chain);
@@ -104,9 +108,11 @@ class Virtqueue {
     uint16_t next;
   };
   Virtqueue(const memory::GuestMemory& memory, const QueueSetup& setup,
-            std::span<uint8_t> descriptors, std::span<uint8_t> available, std::span<uint8_t> used)
+            std::span<uint8_t> descriptors, std::span<uint8_t> available, std::span<uint8_t> used,
+            std::atomic<uint64_t>* used_chains)
       : memory_(memory),
         setup_(setup),
+        used_chains_(used_chains),
         descriptors_(descriptors.data()),
         available_(available.data()),
         used_(used.data()) {}
@@ -119,6 +125,7 @@ class Virtqueue {
 
   const memory::GuestMemory& memory_;
   const QueueSetup setup_;
+  std::atomic<uint64_t>* const used_chains_;  // null: nobody counts
   // Host addresses of the rings, raw bytes that the guest changes at any time.
   uint8_t* const descriptors_;
   uint8_t* const available_;
