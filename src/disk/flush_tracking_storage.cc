@@ -6,11 +6,11 @@ namespace bothy::disk {
 
 void FlushTrackingStorage::Submit(Request& request) {
   if (request.operation != Operation::kFlush) return storage().Submit(request);
-  Ask({.request = &request, .told = std::nullopt});
+  Ask({.request = &request, .users = false});
 }
 
 void FlushTrackingStorage::SubmitUserFlush(Request& request) {
-  Ask({.request = &request, .told = told_});
+  Ask({.request = &request, .users = true});
 }
 
 void FlushTrackingStorage::Ask(const Asked& flush) {
@@ -24,10 +24,7 @@ void FlushTrackingStorage::BeginFlush() {
 }
 
 void FlushTrackingStorage::EndFlush(const absl::Status& status) {
-  if (!status.ok()) {
-    ++failures_;
-    failure_ = status;
-  }
+  if (lost_.ok() && !status.ok() && !absl::IsUnavailable(status)) lost_ = status;
   struct Answer {
     Request* request = nullptr;
     absl::Status status;
@@ -36,25 +33,21 @@ void FlushTrackingStorage::EndFlush(const absl::Status& status) {
   answers.reserve(under_way_.size());
   for (const Asked& flush : std::exchange(under_way_, {})) {
     answers.push_back(
-        {.request = flush.request,
-         .status = flush.told.has_value() ? AnswerFlush(*flush.told, status) : status});
+        {.request = flush.request, .status = flush.users ? AnswerFlush(status) : status});
   }
   if (!waiting_.empty()) BeginFlush();
   // Whoever hears of it may end this.
   for (Answer& answer : answers) answer.request->Complete(std::move(answer.status));
 }
 
-absl::Status FlushTrackingStorage::AnswerFlush(uint64_t told, absl::Status status) {
-  if (status.ok() && failures_ > told) status = failure_;
-  if (!status.ok()) told_ = failures_;
-  return status;
+absl::Status FlushTrackingStorage::AnswerFlush(absl::Status status) const {
+  return lost_.ok() ? std::move(status) : lost_;
 }
 
 Task<Disk::MappedSync> SyncMappedOf(Disk& disk, const FlushTrackingStorage& file) {
-  const uint64_t told = file.failures_told();
   Disk::MappedSync sync;
   sync.status = co_await Flush(disk);
-  sync.stores_lost = file.failures() > told;
+  sync.stores_lost = !file.lost().ok();
   co_return sync;
 }
 

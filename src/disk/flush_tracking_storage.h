@@ -1,31 +1,30 @@
-// FlushTrackingStorage: an image's file that remembers its flushes that failed until the user of
-// the disk, a guest, was told.
+// FlushTrackingStorage: an image's file that doesn't forget a flush that failed.
 //
 // A host keeps what is written in memory, tells once that it couldn't bring it to the device, to
 // whichever flush comes next (Linux: fsync), and counts it as written from then on: the flush after
 // that succeeds over lost data. Many flushes aren't the user's (of headers, of a log or a footer,
-// before a commit), so that the error could end where nobody looks. And each one of the user's that
-// is in flight may be the one that stands for what is lost. So a format makes all flushes of its
-// file through this class, and whatever flush fails, those of the user's that are in flight fail
-// with it, or else the next one.
+// before a commit); each one of the user's that is in flight may be the one that stands for what is
+// lost; and a guest's kernel tries a flush that failed again and believes the second answer. So a
+// format makes all flushes of its file through this class, and once one has failed, whosever it
+// was, all of the user's fail, those in flight too, until the disk is closed: nothing brings back
+// what is lost, and only another medium can be trusted.
 //
-// One that is nothing but a flush of the file is handed on as the user's:
+// A file that was deleted (Unavailable) has everything as long as it is open: that is told as long
+// as it is so, and not remembered.
+//
+// A flush that is nothing but one of the file is handed on as the user's:
 //
 //   file.SubmitUserFlush(request);
 //
 // and one that is more is answered by the class:
 //
-//   const uint64_t told = file.failures_told();
 //   absl::Status status = ...;  // whatever makes things durable
-//   co_return file.AnswerFlush(told, std::move(status));
+//   co_return file.AnswerFlush(std::move(status));
 //
 // Flushes of the file go one at a time: of two that overlap, the one that succeeds could end before
 // the one that was told the error. Those that come meanwhile share the next.
 #pragma once
 
-#include <cstdint>
-#include <optional>
-#include <string>
 #include <vector>
 
 #include "disk/borrowed_storage.h"
@@ -43,14 +42,10 @@ class FlushTrackingStorage final : public BorrowedStorage {
   // The same for a flush of the user's, which is answered as by AnswerFlush.
   void SubmitUserFlush(Request& request);
 
-  // When a flush of the user's begins: the failures that others of his have told of.
-  [[nodiscard]] uint64_t failures_told() const { return told_; }
-  // Of all flushes of the file. More than what had been told when a flush of the user's began: what
-  // was written before may be lost.
-  [[nodiscard]] uint64_t failures() const { return failures_; }
-  // When it ends with `status`: what it answers. The last failure, when there was one that nobody
-  // had been told of when it began, else `status`.
-  [[nodiscard]] absl::Status AnswerFlush(uint64_t told, absl::Status status);
+  // Not OK once what was written may be lost: the first failure.
+  [[nodiscard]] const absl::Status& lost() const { return lost_; }
+  // What a flush of the user's answers that has ended with `status`.
+  [[nodiscard]] absl::Status AnswerFlush(absl::Status status) const;
 
  private:
   class BaseFlush final : public Request {
@@ -66,7 +61,7 @@ class FlushTrackingStorage final : public BorrowedStorage {
   // A flush that was asked for.
   struct Asked {
     Request* request = nullptr;
-    std::optional<uint64_t> told;  // the user's: failures_told() when it began
+    bool users = false;
   };
   void Ask(const Asked& flush);
   void BeginFlush();
@@ -75,9 +70,7 @@ class FlushTrackingStorage final : public BorrowedStorage {
   BaseFlush flush_{*this};
   std::vector<Asked> under_way_;  // that flush_ stands for; empty: none runs
   std::vector<Asked> waiting_;    // for the next one
-  uint64_t failures_ = 0;         // of flushes
-  uint64_t told_ = 0;             // of them
-  absl::Status failure_;          // the last one
+  absl::Status lost_;
 };
 
 // Disk::SyncMapped of a disk on `file`, for a format whose flush is more than one of its file. Both

@@ -62,39 +62,41 @@ TEST_F(FlushTrackingStorageTest, FlushesOfTheFileGoOneAtATimeAndThoseThatComeMea
   EXPECT_EQ(flushes_, 2);
 }
 
-TEST_F(FlushTrackingStorageTest, AFailureOfTheFormatsOwnFailsTheUsersNextFlushOnce) {
-  failing_ = 0;
+TEST_F(FlushTrackingStorageTest, AFailureOfTheFormatsOwnFailsTheUsersFromThenOn) {
+  EXPECT_TRUE(FlushForUser().ok());
+  EXPECT_TRUE(file_.lost().ok());
+  failing_ = 1;
   EXPECT_TRUE(absl::IsDataLoss(Await(Flush(file_), memory_)));
   EXPECT_TRUE(Await(Flush(file_), memory_).ok());  // the format's own: it has been told
-  EXPECT_TRUE(absl::IsDataLoss(FlushForUser()));
+  // A guest that tries again doesn't get another answer.
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(absl::IsDataLoss(FlushForUser()));
+  EXPECT_TRUE(absl::IsDataLoss(file_.AnswerFlush(absl::OkStatus())));
+  EXPECT_TRUE(absl::IsDataLoss(file_.lost()));
+}
+
+TEST_F(FlushTrackingStorageTest, AFileThatWasDeletedIsNotRemembered) {
+  memory_.on_request = [this](const Request&) {
+    return flushes_++ == 0 ? absl::UnavailableError("deleted") : absl::OkStatus();
+  };
+  EXPECT_TRUE(absl::IsUnavailable(FlushForUser()));
   EXPECT_TRUE(FlushForUser().ok());
 }
 
 TEST_F(FlushTrackingStorageTest, AFailureFailsAllOfTheUsersThatAreInFlight) {
   for (int failing = 0; failing < 2; ++failing) {
     SCOPED_TRACE(failing);
+    FlushTrackingStorage file(memory_);
     failing_ = failing;
     flushes_ = 0;
     Pending flushes[3];
-    for (Pending& flush : flushes) file_.SubmitUserFlush(flush);
+    for (Pending& flush : flushes) file.SubmitUserFlush(flush);
     PumpAll();
     EXPECT_EQ(flushes_, 2);
     // What was answered before it failed had nothing to tell.
     EXPECT_EQ(flushes[0].status->ok(), failing == 1);
     EXPECT_TRUE(absl::IsDataLoss(*flushes[1].status));
     EXPECT_TRUE(absl::IsDataLoss(*flushes[2].status));
-    EXPECT_TRUE(FlushForUser().ok());
   }
-}
-
-TEST_F(FlushTrackingStorageTest, BothWaysOfAnsweringShareOneAccount) {
-  const uint64_t told = file_.failures_told();
-  failing_ = 0;
-  EXPECT_TRUE(absl::IsDataLoss(FlushForUser()));
-  // One that was in flight then.
-  EXPECT_TRUE(absl::IsDataLoss(file_.AnswerFlush(told, absl::OkStatus())));
-  // One that began afterwards.
-  EXPECT_TRUE(file_.AnswerFlush(file_.failures_told(), absl::OkStatus()).ok());
 }
 
 // A storage that completes within Submit.

@@ -6,6 +6,7 @@
 #include <future>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 
@@ -137,6 +138,8 @@ class ScsiAdapters::Adapter {
   using Outcome = EventQueue::Outcome;
   void Announce(ScsiController::Change change, uint16_t lun, std::chrono::seconds limit,
                 std::stop_token stop, const std::function<void(Outcome)>& done);
+  [[nodiscard]] absl::Status TellOfLoss(uint16_t lun, const absl::Status& flushed);
+  void CloseRemoved(uint16_t lun, const ChangeDone& done);
   void Reopen(uint16_t lun, const ImageConfig& image, const ChangeDone& done);
   void Swap(uint16_t lun, std::unique_ptr<disk::Disk> disk, const ImageConfig& image,
             const std::stop_token& stop, const ChangeDone& done);
@@ -147,6 +150,8 @@ class ScsiAdapters::Adapter {
   std::unique_ptr<IoThread> io_;
   std::unique_ptr<scsi::Target> target_;        // on the adapter's thread
   std::unique_ptr<ScsiController> controller_;  // on the adapter's thread
+  // Units whose client knows that the host lost something of them; on the adapter's thread.
+  std::set<uint16_t> loss_told_;
   std::unique_ptr<virtio::PciDevice> function_;
 };
 
@@ -208,36 +213,54 @@ void ScsiAdapters::Adapter::Add(uint16_t lun, const ImageConfig& image, const st
   });
 }
 
+// On the adapter's thread. What the host lost of a disk can't be brought back; so that it can be
+// got rid of all the same, whoever was told once isn't told again.
+absl::Status ScsiAdapters::Adapter::TellOfLoss(uint16_t lun, const absl::Status& flushed) {
+  if (flushed.ok() || !loss_told_.insert(lun).second) return absl::OkStatus();
+  return WithContext(
+      absl::Status(flushed.code(), absl::StrCat(std::string(flushed.message()),
+                                                "; ask again to give up what can't be written")),
+      "scsi_disk.lun: flushing");
+}
+
 void ScsiAdapters::Adapter::Remove(uint16_t lun, const std::stop_token& stop,
                                    const ChangeDone& done) {
   // Whatever the guest does next, what it has written so far is safe.
   loop().Post([this, lun, stop, done] {
+    target_->Hold();
     Start(disk::Flush(*target_->disk(lun)), [this, lun, stop, done](const absl::Status& flushed) {
-      OnChanges([this, lun, stop, done, flushed] {
-        if (!flushed.ok()) return done(WithContext(flushed, "scsi_disk.lun: flushing"));
-        Announce(
-            ScsiController::Change::kRemoved, lun, kGuestLetsGo, stop,
-            [this, lun, stop, done](Outcome outcome) {
-              if (outcome == Outcome::kCancelled) {
-                // A guest that lets go of it late finds it again.
-                Announce(ScsiController::Change::kAdded, lun, kGuestLooks, {}, [](Outcome) {});
-                return done(stop.stop_requested()
-                                ? absl::CancelledError("the removal was given up; the disk stays")
-                                : absl::DeadlineExceededError(absl::StrCat(
-                                      "scsi_disk.lun: the guest hasn't let go of LUN ", lun,
-                                      " within ", kGuestLetsGo.count(), " s; the disk stays")));
-              }
-              loop().Post([this, lun, done] {
-                target_->Detach(lun, [this, lun, done](std::unique_ptr<disk::Disk> disk) {
-                  Close(std::move(disk), [this, lun, done](const absl::Status& closed) {
-                    OnChanges([this, lun, done, closed] {
-                      images_.erase(lun);
-                      done(WithContext(closed, "scsi_disk.host_path: closing"));
-                    });
-                  });
-                });
-              });
-            });
+      const absl::Status told = TellOfLoss(lun, flushed);
+      target_->Release();
+      OnChanges([this, lun, stop, done, told] {
+        if (!told.ok()) return done(told);
+        Announce(ScsiController::Change::kRemoved, lun, kGuestLetsGo, stop,
+                 [this, lun, stop, done](Outcome outcome) {
+                   if (outcome != Outcome::kCancelled) return CloseRemoved(lun, done);
+                   // A guest that lets go of it late finds it again.
+                   Announce(ScsiController::Change::kAdded, lun, kGuestLooks, {}, [](Outcome) {});
+                   done(stop.stop_requested()
+                            ? absl::CancelledError("the removal was given up; the disk stays")
+                            : absl::DeadlineExceededError(absl::StrCat(
+                                  "scsi_disk.lun: the guest hasn't let go of LUN ", lun, " within ",
+                                  kGuestLetsGo.count(), " s; the disk stays")));
+                 });
+      });
+    });
+  });
+}
+
+void ScsiAdapters::Adapter::CloseRemoved(uint16_t lun, const ChangeDone& done) {
+  loop().Post([this, lun, done] {
+    target_->Detach(lun, [this, lun, done](std::unique_ptr<disk::Disk> disk) {
+      target_->Hold();
+      Close(std::move(disk), [this, lun, done](const absl::Status& closed) {
+        target_->Release();
+        // Of what was lost the client has heard.
+        const bool told = loss_told_.erase(lun) != 0;
+        OnChanges([this, lun, done, status = told ? absl::OkStatus() : closed] {
+          images_.erase(lun);
+          done(WithContext(status, "scsi_disk.host_path: closing"));
+        });
       });
     });
   });
@@ -270,18 +293,23 @@ void ScsiAdapters::Adapter::Swap(uint16_t lun, std::unique_ptr<disk::Disk> disk,
                                  const ChangeDone& done) {
   auto next = std::make_shared<std::unique_ptr<disk::Disk>>(std::move(disk));
   target_->TakeMedium(lun, [this, lun, next, image, stop, done](std::unique_ptr<disk::Disk> old) {
-    // Closed before the other is in: if that fails, all is as it was.
+    // Flushed before the other is in: if that fails, all is as it was.
+    target_->Hold();
     auto before = std::make_shared<std::unique_ptr<disk::Disk>>(std::move(old));
     Start(disk::Flush(**before), [this, lun, next, before, image, stop,
                                   done](const absl::Status& flushed) {
-      if (!flushed.ok()) {
+      const absl::Status told = TellOfLoss(lun, flushed);
+      if (!told.ok()) {
         target_->PutMedium(lun, std::move(*before), {}, scsi::Target::MediumChange::kUnchanged);
-        return Close(std::move(*next), [this, done, flushed](const absl::Status&) {
-          OnChanges([done, flushed] { done(WithContext(flushed, "scsi_disk.lun: flushing")); });
+        target_->Release();
+        return Close(std::move(*next), [this, done, told](const absl::Status&) {
+          OnChanges([done, told] { done(told); });
         });
       }
       target_->PutMedium(lun, std::move(*next), {});
       Close(std::move(*before), [this, lun, image, stop, done](const absl::Status& closed) {
+        target_->Release();
+        loss_told_.erase(lun);
         if (!closed.ok()) LogError(name_, std::string(closed.message()));
         OnChanges([this, lun, image, stop, done] {
           images_[lun] = image;
@@ -298,7 +326,10 @@ void ScsiAdapters::Adapter::Reopen(uint16_t lun, const ImageConfig& image, const
   const ImageConfig before = images_.at(lun);
   loop().Post([this, lun, image, before, done] {
     target_->TakeMedium(lun, [this, lun, image, before, done](std::unique_ptr<disk::Disk> old) {
+      target_->Hold();
       Close(std::move(old), [this, lun, image, before, done](const absl::Status& closed) {
+        target_->Release();
+        loss_told_.erase(lun);
         if (!closed.ok()) LogError(name_, std::string(closed.message()));
         Start(OpenDisk(loop(), image), [this, lun, image, before, done](auto disk) {
           if (disk.ok()) {

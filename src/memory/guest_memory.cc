@@ -130,12 +130,14 @@ absl::StatusOr<std::unique_ptr<GuestMemory>> GuestMemory::Create(
   return memory;
 }
 
-std::span<uint8_t> GuestMemory::Run(uint64_t gpa, uint64_t size, Access access) const {
+std::span<uint8_t> GuestMemory::Run(uint64_t gpa, uint64_t size, Access access,
+                                    Backing backing) const {
   for (const RamRange& range : layout_.ram) {
     if (gpa < range.guest.base || gpa - range.guest.base >= range.guest.size) continue;
     const uint64_t skip = gpa - range.guest.base;
     return {mapping_.data() + range.file_offset + skip, std::min(size, range.guest.size - skip)};
   }
+  if (backing == Backing::kRam) return {};
   const std::shared_lock lock(device_memory_mutex_);
   for (const DeviceMemory& device : device_memory_) {
     if (gpa < device.guest.base || gpa - device.guest.base >= device.guest.size) continue;
@@ -179,8 +181,8 @@ absl::Status GuestMemory::RemoveDeviceMemory(uint64_t gpa) {
 }
 
 absl::StatusOr<std::span<uint8_t>> GuestMemory::HostRange(uint64_t gpa, uint64_t size,
-                                                          Access access) const {
-  const std::span<uint8_t> run = Run(gpa, size, access);
+                                                          Access access, Backing backing) const {
+  const std::span<uint8_t> run = Run(gpa, size, access, backing);
   if (run.data() == nullptr || run.size() != size) {
     return absl::OutOfRangeError(
         absl::StrFormat("guest address 0x%x + 0x%x is not in one range of RAM", gpa, size));

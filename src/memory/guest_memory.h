@@ -36,6 +36,7 @@ struct GuestMemoryOptions {
 };
 
 enum class Access : uint8_t { kRead, kWrite };
+enum class Backing : uint8_t { kAny, kRam };
 
 class GuestMemory {
  public:
@@ -68,11 +69,12 @@ class GuestMemory {
   // From now on its addresses are none. NotFound when none was added there.
   absl::Status RemoveDeviceMemory(uint64_t gpa);
 
-  // The host's view of [gpa, gpa + size), or OutOfRange unless it lies within one range of RAM or
-  // of a device's memory. kRead: the caller doesn't write to it, so memory that is read-only will
+  // The host's view of [gpa, gpa + size), or OutOfRange unless it lies within one range of RAM or,
+  // unless `backing` is kRam, of a device's memory. kRead: the caller doesn't write to it, so memory that is read-only will
   // do.
   absl::StatusOr<std::span<uint8_t>> HostRange(uint64_t gpa, uint64_t size,
-                                               Access access = Access::kWrite) const;
+                                               Access access = Access::kWrite,
+                                               Backing backing = Backing::kAny) const;
 
   // All that the guest can name to a device now, for those who look addresses up themselves
   // (vhost).
@@ -110,7 +112,8 @@ class GuestMemory {
   GuestMemory(Layout layout, UniqueFd fd, Mapping mapping)
       : layout_(std::move(layout)), fd_(std::move(fd)), mapping_(std::move(mapping)) {}
   // The run of host bytes that begins at `gpa`, up to `size`; empty when `gpa` isn't RAM.
-  [[nodiscard]] std::span<uint8_t> Run(uint64_t gpa, uint64_t size, Access access) const;
+  [[nodiscard]] std::span<uint8_t> Run(uint64_t gpa, uint64_t size, Access access,
+                                       Backing backing = Backing::kAny) const;
 
   struct DeviceMemory {
     AddressRange guest;

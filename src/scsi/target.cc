@@ -201,11 +201,18 @@ void Target::Quiesce(std::function<void()> done) {
   if (running_ == 0) SettleUnits();
 }
 
+void Target::Release() {
+  CHECK(running_ > 0);
+  if (--running_ == 0 && on_quiet_) OnQuiet();
+}
+
 void Target::OnQuiet() {
   Post([this] { SettleUnits(); });
 }
 
 void Target::SettleUnits() {
+  // Somebody holds it again, or it was let go of twice in the meantime.
+  if (!on_quiet_ || running_ != 0 || settling_ != 0) return;
   std::vector<LogicalUnit*> units;
   for (const auto& unit : units_) units.push_back(unit.get());
   for (const auto& unit : leaving_) units.push_back(unit.get());
@@ -219,10 +226,16 @@ void Target::SettleUnits() {
   settling_ = units.size() + 1;
   for (LogicalUnit* unit : units) {
     unit->Settle([this] {
-      if (--settling_ == 0) Post([this] { std::exchange(on_quiet_, nullptr)(); });
+      if (--settling_ == 0) Post([this] { OnSettled(); });
     });
   }
-  if (--settling_ == 0) std::exchange(on_quiet_, nullptr)();
+  if (--settling_ == 0) OnSettled();
+}
+
+void Target::OnSettled() {
+  // A disk that is held now was taken from its unit meanwhile: once it is let go of, all settle
+  // anew.
+  if (running_ == 0 && on_quiet_) std::exchange(on_quiet_, nullptr)();
 }
 
 void Target::Resume() {

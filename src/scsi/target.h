@@ -100,6 +100,10 @@ class Target final : private UnitHost {
   // settled, maybe before this returns: nothing changes in guest memory or an image until Resume.
   // Not called again before that.
   void Quiesce(std::function<void()> done);
+  // For who works on a disk that no unit has, or beside its commands (closes it, flushes it): a
+  // Quiesce waits for that, too. Also while paused.
+  void Hold() { Enter(); }
+  void Release();
   // What waited goes on. Does nothing unless paused, and not before `done` was called.
   void Resume();
 
@@ -113,6 +117,7 @@ class Target final : private UnitHost {
   void Post(std::function<void()> call) override { post_(std::move(call)); }
   void OnQuiet() override;
   void SettleUnits();
+  void OnSettled();
 
   [[nodiscard]] LogicalUnit* Unit(uint16_t lun) const {
     return lun < kMaxLuns ? units_[lun].get() : nullptr;

@@ -282,6 +282,42 @@ TEST_F(PauseTest, WaitsForWhatDisksDoOnTheirOwn) {
   EXPECT_EQ(disk.storage().waiting(), 0U);
 }
 
+TEST_F(PauseTest, WaitsForWhoeverWorksOnADiskThatLeft) {
+  disk::FakeDisk& disk = Attach(0);
+  target_.Hold();
+  bool quiet = false;
+  target_.Quiesce([&] { quiet = true; });
+  RunPosted();
+  EXPECT_FALSE(quiet);
+  target_.Release();
+  RunPosted();
+  EXPECT_TRUE(quiet);
+  // While paused it is nobody's affair.
+  target_.Hold();
+  target_.Release();
+  RunPosted();
+  target_.Resume();
+  // One that begins while others settle, and one that has ended by then.
+  for (const bool ends_first : {false, true}) {
+    disk.flushes_to_settle = 1;
+    quiet = false;
+    target_.Quiesce([&] { quiet = true; });
+    target_.Hold();
+    if (ends_first) target_.Release();
+    RunPosted();
+    EXPECT_FALSE(quiet);
+    disk.Pump();
+    RunPosted();
+    EXPECT_EQ(quiet, ends_first);
+    if (!ends_first) {
+      target_.Release();
+      RunPosted();
+    }
+    EXPECT_TRUE(quiet);
+    target_.Resume();
+  }
+}
+
 TEST_F(PauseTest, ADiskIsNotGivenAwayWhileItSettles) {
   disk::FakeDisk& disk = Attach(0);
   disk.flushes_to_settle = 1;

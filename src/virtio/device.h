@@ -72,6 +72,10 @@ class Device {
   // Largest size of each queue; how many there are.
   [[nodiscard]] virtual const std::vector<uint16_t>& queue_sizes() const = 0;
 
+  // What rings and buffers may be in. RAM alone for a device that provides memory itself: it would
+  // wait for its own pages.
+  [[nodiscard]] virtual memory::Backing backing() const { return memory::Backing::kAny; }
+
   // The device-specific configuration. Reads past it see zero. Must not block.
   virtual void ReadConfig(uint64_t offset, std::span<uint8_t> data) = 0;
   virtual void WriteConfig(uint64_t offset, std::span<const uint8_t> data) = 0;

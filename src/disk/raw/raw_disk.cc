@@ -61,9 +61,8 @@ class RawDisk final : public Disk {
     return absl::OkStatus();
   }
   Task<absl::Status> Close() override {
-    const uint64_t told = file_.failures_told();
     absl::Status status = co_await Flush(file_);
-    co_return file_.AnswerFlush(told, std::move(status));
+    co_return file_.AnswerFlush(std::move(status));
   }
   [[nodiscard]] std::string_view format() const override { return "raw"; }
   [[nodiscard]] const std::string& path() const override { return storage_->path(); }

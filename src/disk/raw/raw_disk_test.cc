@@ -40,8 +40,8 @@ TEST_F(RawDiskTest, AFlushThatFailsFailsAllThatAreInFlight) {
   ASSERT_EQ(told.size(), 3U);
   for (const absl::Status& status : told) EXPECT_TRUE(absl::IsDataLoss(status)) << status;
   EXPECT_EQ(flushes_, 2);
-  EXPECT_TRUE(Await(Flush(*disk_), memory_).ok());
-  EXPECT_TRUE(Await(disk_->Close(), memory_).ok());
+  EXPECT_TRUE(absl::IsDataLoss(Await(Flush(*disk_), memory_)));
+  EXPECT_TRUE(absl::IsDataLoss(Await(disk_->Close(), memory_)));
 }
 
 TEST_F(RawDiskTest, ClosingTellsOfAFlushThatFails) {

@@ -66,7 +66,7 @@ void CrashRecorder::Apply(const Event& event, uint64_t begin, uint64_t end, Memo
 void CrashRecorder::Replay(size_t count, uint64_t seed, MemoryStorage& to) const {
   size_t durable = 0;
   for (const FlushDone& flush : flushes_) {
-    if (flush.at <= count) durable = std::max(durable, flush.covered);
+    if (flush.at < count) durable = std::max(durable, flush.covered);
   }
   std::mt19937_64 random(seed);
   for (const auto& [index, bytes] : base_) to.Poke(index * MemoryStorage::kChunkBytes, bytes);

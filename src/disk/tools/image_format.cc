@@ -126,6 +126,7 @@ Task<absl::Status> ResizeRaw(Storage& storage, const ResizeSpec& spec) {
     if (!cut.ok()) co_return WithContext(cut, storage.path());
   }
   absl::Status status = co_await storage.Resize(spec.size_bytes);
+  if (status.ok()) status = co_await Flush(storage);
   co_return status;
 }
 

@@ -157,6 +157,12 @@ absl::Status NewImageFile::Publish() {
   } else {
     result =
         ::renameat2(AT_FDCWD, partial_path_.c_str(), AT_FDCWD, path_.c_str(), RENAME_NOREPLACE);
+    if (result != 0 && errno == EINVAL) {
+      // A file system that has no such flag, NFS for one: a second name fails just as well where
+      // there is a file.
+      result = ::link(partial_path_.c_str(), path_.c_str());
+      if (result == 0) (void)::unlink(partial_path_.c_str());
+    }
   }
   if (result != 0) {
     if (errno == EEXIST) return AlreadyThere(path_);

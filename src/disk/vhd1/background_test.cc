@@ -61,6 +61,16 @@ class BackgroundTest : public ::testing::Test {
     EXPECT_TRUE(report->sound());
   }
 
+  // Of a disk that has lost something: told again, and as far as it is in the program's hands the
+  // image is a clean one all the same.
+  void CloseAfterALoss() {
+    const absl::Status told = Await(disk_->Close(), memory_);
+    EXPECT_TRUE(absl::IsInternal(told)) << told;
+    const auto report = Await(Check(memory_), memory_);
+    ASSERT_TRUE(report.ok());
+    EXPECT_TRUE(report->clean());
+  }
+
   Disk::MappedSync Sync() { return Await(disk_->SyncMapped(), memory_); }
 
   MemoryStorage memory_{{.path = "a.vhd", .immediate = false}};
@@ -68,28 +78,20 @@ class BackgroundTest : public ::testing::Test {
   int failing_flushes_ = 0;
 };
 
-TEST_F(BackgroundTest, AFlushThatFailedInACommitOfItsOwnFailsTheNext) {
+TEST_F(BackgroundTest, AFlushThatFailedInACommitOfItsOwnFailsThoseThatFollow) {
   WriteUntilACommitBegins();
   failing_flushes_ = 1;
   PumpAll();
   ASSERT_EQ(failing_flushes_, 0);
-  const absl::Status told = FlushIt();
-  EXPECT_TRUE(absl::IsInternal(told)) << told;
-  EXPECT_TRUE(FlushIt().ok());  // once
-  Close();
+  for (int i = 0; i < 3; ++i) {
+    const absl::Status told = FlushIt();
+    EXPECT_TRUE(absl::IsInternal(told)) << told;
+  }
+  CloseAfterALoss();
 }
 
 // Stores to mapped pages of the file may have been lost with it.
 TEST_F(BackgroundTest, AFlushThatFailedInACommitOfItsOwnIsToldOfMappedPages) {
-  WriteUntilACommitBegins();
-  failing_flushes_ = 1;
-  PumpAll();
-  const Disk::MappedSync told = Sync();
-  EXPECT_TRUE(absl::IsInternal(told.status)) << told.status;
-  EXPECT_TRUE(told.stores_lost);
-  const Disk::MappedSync next = Sync();
-  EXPECT_TRUE(next.status.ok()) << next.status;
-  EXPECT_FALSE(next.stores_lost);
   // A commit that fails before its flush has lost nothing.
   ASSERT_TRUE(Write(kBlocks - 1).ok());
   const auto on_request = std::exchange(memory_.on_request, [](const Request& request) {
@@ -101,7 +103,15 @@ TEST_F(BackgroundTest, AFlushThatFailedInACommitOfItsOwnIsToldOfMappedPages) {
   EXPECT_FALSE(full.stores_lost);
   memory_.on_request = on_request;
   EXPECT_TRUE(Sync().status.ok());
-  Close();
+  WriteUntilACommitBegins();
+  failing_flushes_ = 1;
+  PumpAll();
+  for (int i = 0; i < 2; ++i) {
+    const Disk::MappedSync told = Sync();
+    EXPECT_TRUE(absl::IsInternal(told.status)) << told.status;
+    EXPECT_TRUE(told.stores_lost);
+  }
+  CloseAfterALoss();
 }
 
 TEST_F(BackgroundTest, AFlushThatFailedInACommitOfItsOwnFailsTheOneUnderWay) {
@@ -109,8 +119,7 @@ TEST_F(BackgroundTest, AFlushThatFailedInACommitOfItsOwnFailsTheOneUnderWay) {
   failing_flushes_ = 1;
   const absl::Status told = FlushIt();
   EXPECT_TRUE(absl::IsInternal(told)) << told;
-  EXPECT_TRUE(FlushIt().ok());
-  Close();
+  CloseAfterALoss();
 }
 
 TEST_F(BackgroundTest, AFlushThatFailedForTheFooterFailsTheNext) {
@@ -122,8 +131,7 @@ TEST_F(BackgroundTest, AFlushThatFailedForTheFooterFailsTheNext) {
   ASSERT_EQ(failing_flushes_, 0);
   const absl::Status told = FlushIt();
   EXPECT_TRUE(absl::IsInternal(told)) << told;
-  EXPECT_TRUE(FlushIt().ok());
-  Close();
+  CloseAfterALoss();
 }
 
 TEST_F(BackgroundTest, AFlushThatFailsFailsAllThatAreUnderWay) {
@@ -138,20 +146,14 @@ TEST_F(BackgroundTest, AFlushThatFailsFailsAllThatAreUnderWay) {
   PumpAll();
   ASSERT_EQ(told.size(), 3U);
   for (const absl::Status& status : told) EXPECT_TRUE(absl::IsInternal(status)) << status;
-  EXPECT_TRUE(FlushIt().ok());
-  Close();
+  CloseAfterALoss();
 }
 
 TEST_F(BackgroundTest, AFlushThatFailedFailsClosing) {
   WriteUntilACommitBegins();
   failing_flushes_ = 1;
   PumpAll();
-  const absl::Status told = Await(disk_->Close(), memory_);
-  EXPECT_TRUE(absl::IsInternal(told)) << told;
-  // As far as it is in the program's hands the image is a clean one all the same.
-  const auto report = Await(Check(memory_), memory_);
-  ASSERT_TRUE(report.ok());
-  EXPECT_TRUE(report->clean());
+  CloseAfterALoss();
 }
 
 TEST_F(BackgroundTest, AfterSettlingNothingReachesTheStorage) {
@@ -181,7 +183,7 @@ TEST_F(BackgroundTest, WhatFailsWhileSettlingFailsTheNextFlush) {
   SettleIt();
   ASSERT_EQ(failing_flushes_, 0);
   EXPECT_TRUE(absl::IsInternal(FlushIt()));
-  Close();
+  CloseAfterALoss();
 }
 
 }  // namespace

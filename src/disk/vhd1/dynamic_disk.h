@@ -132,6 +132,9 @@ class DynamicDisk final : public Disk {
   // Everything that completed before is durable afterwards.
   Task<absl::Status> Commit();
   Task<absl::Status> RunCommit();
+  // What the parts of a commit are, written in the order that a crash leaves good.
+  Task<absl::Status> WriteCommit(const std::vector<BlockTable::Change>& changes,
+                                 const std::vector<BitmapCache::Change>& bitmaps);
   // Begins a commit, or waits for one, before too much waits for it.
   Task<absl::Status> LimitUncommitted();
 

@@ -32,9 +32,8 @@ Task<absl::Status> DynamicDisk::LimitUncommitted() {
 }
 
 Task<absl::Status> DynamicDisk::CommitForGuest() {
-  const uint64_t told = storage_.failures_told();
   absl::Status status = co_await Commit();
-  co_return storage_.AnswerFlush(told, std::move(status));
+  co_return storage_.AnswerFlush(std::move(status));
 }
 
 Task<absl::Status> DynamicDisk::Commit() {
@@ -56,16 +55,30 @@ Task<absl::Status> DynamicDisk::Commit() {
 }
 
 Task<absl::Status> DynamicDisk::RunCommit() {
-  if (commit_failed_) {
-    // Any part of the failed one may be in the file: a block counted as unreachable here may be
-    // reachable already, and its data has to be there before its bitmap says so.
-    absl::Status status = co_await Flush(storage_);
-    CO_RETURN_IF_ERROR(status);
-  }
   const std::vector<BlockTable::Change> changes = table_.BeginCommit();
   const std::vector<BitmapCache::Change> bitmaps = bitmaps_.BeginCommit();
   space_.BeginCommit();
+  const absl::Status status = co_await WriteCommit(changes, bitmaps);
+  table_.EndCommit(status.ok());
+  bitmaps_.EndCommit(bitmaps, status.ok());
+  space_.EndCommit(status.ok());
+  if (status.ok()) {
+    // An error here costs room and nothing else; it is tried again after the next commit.
+    const absl::Status reclaimed = co_await space_.Reclaim(kReclaimedAtOnce);
+    static_cast<void>(reclaimed);
+  }
+  co_return status;
+}
 
+Task<absl::Status> DynamicDisk::WriteCommit(const std::vector<BlockTable::Change>& changes,
+                                            const std::vector<BitmapCache::Change>& bitmaps) {
+  if (commit_failed_) {
+    // Any part of the failed one may be in the file: a block counted as unreachable here may be
+    // reachable already, and its data has to be there before its bitmap says so. All data that
+    // these bitmaps tell of was written by now.
+    absl::Status status = co_await Flush(storage_);
+    CO_RETURN_IF_ERROR(status);
+  }
   FanOut writes;
   absl::flat_hash_set<uint32_t> unreachable;
   for (const BlockTable::Change& change : changes) {
@@ -88,27 +101,18 @@ Task<absl::Status> DynamicDisk::RunCommit() {
   co_await writes.AtMost(0);
   absl::Status status = writes.status();
   if (status.ok()) status = co_await Flush(storage_);
+  CO_RETURN_IF_ERROR(status);
+  if (!reachable_bitmaps && changes.empty()) co_return status;
 
-  if (status.ok() && (reachable_bitmaps || !changes.empty())) {
-    for (const BitmapCache::Change& change : bitmaps) {
-      if (unreachable.contains(change.block)) continue;
-      writes.Write(storage_, change.location * kSectorBytes + change.offset, change.bytes);
-      co_await writes.AtMost(kWritesInFlight);
-    }
-    co_await writes.AtMost(0);
-    status = writes.status();
-    if (status.ok()) status = co_await table_.WriteCommit();
-    if (status.ok()) status = co_await Flush(storage_);
+  for (const BitmapCache::Change& change : bitmaps) {
+    if (unreachable.contains(change.block)) continue;
+    writes.Write(storage_, change.location * kSectorBytes + change.offset, change.bytes);
+    co_await writes.AtMost(kWritesInFlight);
   }
-
-  table_.EndCommit(status.ok());
-  bitmaps_.EndCommit(bitmaps, status.ok());
-  space_.EndCommit(status.ok());
-  if (status.ok()) {
-    // An error here costs room and nothing else; it is tried again after the next commit.
-    const absl::Status reclaimed = co_await space_.Reclaim(kReclaimedAtOnce);
-    static_cast<void>(reclaimed);
-  }
+  co_await writes.AtMost(0);
+  status = writes.status();
+  if (status.ok()) status = co_await table_.WriteCommit();
+  if (status.ok()) status = co_await Flush(storage_);
   co_return status;
 }
 
@@ -123,14 +127,13 @@ Task<absl::Status> DynamicDisk::Close() {
     absl::Status status = co_await parent_->Close();
     co_return status;
   }
-  const uint64_t told = storage_.failures_told();
   absl::Status status = co_await Commit();
   if (status.ok()) {
     absl::Status trimmed = co_await space_.Reclaim(SIZE_MAX);
     if (trimmed.ok()) trimmed = co_await space_.Trim();
     status = trimmed;
   }
-  status = storage_.AnswerFlush(told, std::move(status));
+  status = storage_.AnswerFlush(std::move(status));
   if (parent_ != nullptr) {
     absl::Status closed = co_await parent_->Close();
     if (status.ok()) status = closed;

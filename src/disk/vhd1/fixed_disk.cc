@@ -87,9 +87,8 @@ Task<absl::StatusOr<Extent>> FixedDisk::MapExtent(uint64_t offset) {
 
 Task<absl::Status> FixedDisk::Close() {
   if (geometry_.read_only) co_return absl::OkStatus();
-  const uint64_t told = file_.failures_told();
   absl::Status status = co_await Flush(file_);
-  co_return file_.AnswerFlush(told, std::move(status));
+  co_return file_.AnswerFlush(std::move(status));
 }
 
 std::vector<Fact> FixedDisk::Facts() const { return FooterFacts(image_); }

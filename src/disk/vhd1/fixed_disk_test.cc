@@ -36,8 +36,8 @@ TEST(FixedDiskTest, AFlushThatFailsFailsAllThatAreInFlight) {
   ASSERT_EQ(told.size(), 3U);
   for (const absl::Status& status : told) EXPECT_TRUE(absl::IsDataLoss(status)) << status;
   EXPECT_EQ(flushes, 2);
-  EXPECT_TRUE(Await(Flush(**disk), memory).ok());
-  EXPECT_TRUE(Await((*disk)->Close(), memory).ok());
+  EXPECT_TRUE(absl::IsDataLoss(Await(Flush(**disk), memory)));
+  EXPECT_TRUE(absl::IsDataLoss(Await((*disk)->Close(), memory)));
 }
 
 // Resizing that is cut off anywhere: the image opens with the old size or the new one, and has the

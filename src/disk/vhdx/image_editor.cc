@@ -35,7 +35,7 @@ Task<absl::Status> ImageEditor::Begin(Changes changes, Guid next_linkage) {
 
 Task<absl::Status> ImageEditor::Finish() {
   absl::Status status = co_await tables_.Finish();
-  co_return storage_->AnswerFlush(0, std::move(status));
+  co_return storage_->AnswerFlush(std::move(status));
 }
 
 Task<absl::Status> ImageEditor::Write(uint64_t offset, std::span<const uint8_t> bytes) {

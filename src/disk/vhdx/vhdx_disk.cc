@@ -211,7 +211,6 @@ Task<void> VhdxDisk::Settle() {
 }
 
 Task<absl::Status> VhdxDisk::Close() {
-  const uint64_t told = file_->failures_told();
   absl::Status status;
   if (changes_begun_) {
     status = co_await tables_.Finish();
@@ -220,7 +219,7 @@ Task<absl::Status> VhdxDisk::Close() {
     if (status.ok()) status = co_await space_.Cut();
     if (status.ok()) status = co_await Flush(*file_);
   }
-  status = file_->AnswerFlush(told, std::move(status));
+  status = file_->AnswerFlush(std::move(status));
   if (parent_ != nullptr) {
     absl::Status closed = co_await parent_->Close();
     if (status.ok()) status = closed;

@@ -191,7 +191,6 @@ class VhdxDisk::Forwarded final : public Request {
   Request* of_ = nullptr;
   uint64_t epoch_ = 0;
   MetadataStore::FlushTicket ticket_;
-  uint64_t failures_told_ = 0;
 };
 
 }  // namespace bothy::disk::vhdx

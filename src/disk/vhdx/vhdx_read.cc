@@ -26,9 +26,8 @@ Task<absl::Status> VhdxDisk::Serve(const Request& request) {
 }
 
 Task<absl::Status> VhdxDisk::ServeFlush() {
-  const uint64_t told = file_->failures_told();
   absl::Status status = co_await tables_.Commit();
-  co_return file_->AnswerFlush(told, std::move(status));
+  co_return file_->AnswerFlush(std::move(status));
 }
 
 Task<absl::Status> VhdxDisk::ServePieces(const Request& request) {

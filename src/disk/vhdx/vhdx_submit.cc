@@ -8,7 +8,7 @@
 
 namespace bothy::disk::vhdx {
 
-// For a flush, `ticket_` and `failures_told_` instead of an epoch.
+// For a flush, `ticket_` instead of an epoch.
 void VhdxDisk::Forwarded::Begin(Request& of) {
   of_ = &of;
   operation = of.operation;
@@ -16,7 +16,6 @@ void VhdxDisk::Forwarded::Begin(Request& of) {
   buffers = of.buffers;
   if (operation == Operation::kFlush) {
     ticket_ = disk_.tables_.BeginFlush();
-    failures_told_ = disk_.file_->failures_told();
   } else {
     epoch_ = disk_.epochs_.Enter();
   }
@@ -25,7 +24,7 @@ void VhdxDisk::Forwarded::Begin(Request& of) {
 void VhdxDisk::Forwarded::Complete(absl::Status status) {
   if (operation == Operation::kFlush) {
     disk_.tables_.EndFlush(ticket_, status);
-    status = disk_.file_->AnswerFlush(failures_told_, std::move(status));
+    status = disk_.file_->AnswerFlush(std::move(status));
   } else {
     disk_.epochs_.Leave(epoch_);
     if (disk_.space_.waiting()) disk_.space_.Poll();
@@ -187,7 +186,7 @@ std::optional<BatEntry> VhdxDisk::TryAllocate(MetadataStore::Page& page, uint32_
 bool VhdxDisk::TryFlush(Request& request) {
   if (!changes_begun_) {
     // Nothing of ours can be waiting in the host.
-    request.Complete(file_->AnswerFlush(file_->failures_told(), absl::OkStatus()));
+    request.Complete(file_->AnswerFlush(absl::OkStatus()));
     return true;
   }
   if (tables_.needs_commit()) return false;

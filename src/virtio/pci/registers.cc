@@ -280,7 +280,8 @@ void Registers::Activate() {
                            .driver_gpa = queue.driver_gpa,
                            .device_gpa = queue.device_gpa,
                            .indirect = (state_.driver_features & kFeatureIndirectDescriptors) != 0,
-                           .event_index = (state_.driver_features & kFeatureEventIndex) != 0},
+                           .event_index = (state_.driver_features & kFeatureEventIndex) != 0,
+                           .backing = device_.backing()},
                           &doorbells_[i].used_chains);
     if (!created.ok()) {
       return SetNeedsReset(WithContext(created.status(), absl::StrCat("queue ", i)));

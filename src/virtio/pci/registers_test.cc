@@ -34,6 +34,8 @@ class EchoDevice final : public Device {
     written.emplace_back(offset, data[0]);
   }
   void ResetConfig() override { written.clear(); }
+  [[nodiscard]] memory::Backing backing() const override { return backing_of_queues; }
+  memory::Backing backing_of_queues = memory::Backing::kAny;
   void Activate(Transport& transport, uint64_t features,
                 std::vector<std::unique_ptr<Virtqueue>> queues) override {
     transport_ = &transport;
@@ -266,6 +268,23 @@ TEST_F(RegistersTest, AQueueThatIsNoRamNeedsAReset) {
   Settle();
   EXPECT_EQ(Get<uint8_t>(0x14), 0);
   EXPECT_EQ(registers_->broken_reason(), "");
+}
+
+TEST_F(RegistersTest, AQueueInADevicesMemoryIsForDevicesThatAllowIt) {
+  std::vector<uint8_t> device_memory(0x10000);
+  constexpr uint64_t kDeviceMemory = uint64_t{1} << 32;
+  CHECK_OK(ram_->AddDeviceMemory(kDeviceMemory, device_memory, memory::Access::kWrite));
+  for (const memory::Backing backing : {memory::Backing::kAny, memory::Backing::kRam}) {
+    device_.backing_of_queues = backing;
+    Put<uint8_t>(0x14, 0);
+    Settle();
+    QueueSetup setup = DriverQueue(*ram_, 0x1000, 8).setup();
+    setup.descriptor_gpa = kDeviceMemory;
+    Negotiate(kFeatureVersion1);
+    SetUpQueue(0, setup, 2);
+    DriverOk();
+    EXPECT_EQ((Get<uint8_t>(0x14) & kStatusNeedsReset) != 0, backing == memory::Backing::kRam);
+  }
 }
 
 TEST_F(RegistersTest, StatusIsZeroOnlyWhenTheDeviceHasLetGo) {

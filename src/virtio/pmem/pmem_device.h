@@ -53,6 +53,7 @@ class PmemDevice final : public Device {
   // (VIRTIO_PMEM_F_SHMEM_REGION).
   [[nodiscard]] uint64_t features() const override { return 0; }
   [[nodiscard]] const std::vector<uint16_t>& queue_sizes() const override { return queue_sizes_; }
+  [[nodiscard]] memory::Backing backing() const override { return memory::Backing::kRam; }
   void ReadConfig(uint64_t offset, std::span<uint8_t> data) override;
   void WriteConfig(uint64_t offset, std::span<const uint8_t> data) override;
   void Activate(Transport& transport, uint64_t features,

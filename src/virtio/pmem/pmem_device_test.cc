@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include <deque>
 #include <memory>
@@ -82,7 +83,9 @@ class PmemDeviceTest : public ::testing::Test {
     CHECK_OK(memory_->Zero(0x1000, DriverQueue::RingBytes(kQueueSize)));
     queue_.emplace(*memory_, 0x1000, kQueueSize);
     std::vector<std::unique_ptr<Virtqueue>> queues;
-    queues.push_back(*Virtqueue::Create(*memory_, queue_->setup()));
+    QueueSetup setup = queue_->setup();
+    setup.backing = device_.backing();
+    queues.push_back(*Virtqueue::Create(*memory_, setup));
     device_.Activate(transport_, 0, std::move(queues));
   }
   // A request of `type` whose response is filled with a value that no device gives.
@@ -135,6 +138,46 @@ TEST_F(PmemDeviceTest, FlushIsAnsweredWhenItIsDone) {
   EXPECT_EQ(used->written, 4U);
   EXPECT_EQ(Response(), 0U);
   EXPECT_EQ(transport_.interrupts, 1);
+}
+
+// It would wait for itself: pages of persistent memory are there once its loop has filled them.
+TEST_F(PmemDeviceTest, RequestsInMemoryOfDevicesAreNotFollowed) {
+  constexpr uint64_t kBytes = 0x10000;
+  constexpr uint64_t kWindow = 0x1'4000'0000;
+  void* const untouchable = ::mmap(nullptr, kBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(untouchable, MAP_FAILED);
+  CHECK_OK(memory_->AddDeviceMemory(kWindow, {static_cast<uint8_t*>(untouchable), kBytes},
+                                    memory::Access::kWrite));
+  // Responses, requests, tables.
+  const auto offer = [&](std::span<const DriverQueue::Buffer> buffers, bool indirect) {
+    Activate();
+    const size_t broken = transport_.broken.size();
+    CHECK((indirect ? queue_->AddIndirect(buffers, 0x9000) : queue_->Add(buffers)).has_value());
+    device_.OnDoorbell(0);
+    EXPECT_EQ(transport_.broken.size(), broken + 1);
+    device_.Reset([] {});
+  };
+  const std::array<DriverQueue::Buffer, 2> response = {
+      DriverQueue::Buffer{.gpa = kRequest, .length = 4},
+      DriverQueue::Buffer{.gpa = kWindow, .length = 4, .writable = true}};
+  offer(response, false);
+  offer(response, true);
+  const std::array<DriverQueue::Buffer, 2> request = {
+      DriverQueue::Buffer{.gpa = kWindow + 0x1000, .length = 4},
+      DriverQueue::Buffer{.gpa = kResponse, .length = 4, .writable = true}};
+  offer(request, false);
+  Activate();
+  queue_->RawSet(0, {.address = kWindow, .length = 32, .flags = DriverQueue::kIndirect});
+  queue_->RawOffer(0);
+  device_.OnDoorbell(0);
+  EXPECT_EQ(transport_.broken.size(), 4U);
+  // Rings.
+  QueueSetup rings = queue_->setup();
+  rings.backing = device_.backing();
+  rings.device_gpa = kWindow;
+  EXPECT_FALSE(Virtqueue::Create(*memory_, rings).ok());
+  rings.backing = memory::Backing::kAny;
+  EXPECT_TRUE(Virtqueue::Create(*memory_, rings).ok());
 }
 
 TEST_F(PmemDeviceTest, FailedFlushIsMinusOne) {

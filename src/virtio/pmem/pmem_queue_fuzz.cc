@@ -5,6 +5,8 @@
 // looks for a write outside the buffers that a chain may name here (guest memory beyond them stays
 // as it is), for an answer to a request that wasn't made, and for a pause or a reset that never
 // ends.
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <array>
 #include <coroutine>
@@ -17,6 +19,7 @@
 
 #include "support/check.h"
 #include "support/io_loop.h"
+#include "support/mapping.h"
 #include "support/testing/fuzz_input.h"
 #include "virtio/pmem/pmem_device.h"
 #include "virtio/testing/driver_queue.h"
@@ -29,6 +32,7 @@ namespace {
 constexpr uint64_t kRamBytes = 1 << 20;
 constexpr uint16_t kQueueSize = 16;
 constexpr uint64_t kRings = 0x1000;
+constexpr uint64_t kWindow = uint64_t{4} << 30;
 constexpr uint64_t kGuarded = 0x20000;  // no descriptor made here reaches it
 constexpr uint64_t kAvailable = kRings + 16 * kQueueSize;
 
@@ -72,6 +76,7 @@ class Flushes final : public Flushable {
 class Machine {
  public:
   Machine() {
+    CHECK_OK(ram_->AddDeviceMemory(kWindow, window_.bytes(), memory::Access::kWrite));
     device_.Resume();
     Activate(true);
   }
@@ -81,7 +86,8 @@ class Machine {
     switch (input.Take<uint8_t>() % 9) {
       case 0: {  // a descriptor that is likely to be one
         const uint64_t at = kRings + 16 * (input.Take<uint8_t>() % kQueueSize);
-        Put<uint64_t>(at, 0x8000 + input.Take<uint16_t>());
+        const auto address = input.Take<uint16_t>();
+        Put<uint64_t>(at, address % 32 == 0 ? kWindow + address : 0x8000 + address);
         Put<uint32_t>(at + 8, input.Take<uint8_t>() % 16);
         Put<uint16_t>(at + 12, input.Take<uint8_t>() % 8);
         Put<uint16_t>(at + 14, input.Take<uint8_t>() % (kQueueSize + 1));
@@ -136,7 +142,9 @@ class Machine {
   void Activate(bool event_index) {
     const testing::DriverQueue driver(*ram_, kRings, kQueueSize, event_index);
     std::vector<std::unique_ptr<Virtqueue>> queues;
-    queues.push_back(*Virtqueue::Create(*ram_, driver.setup()));
+    QueueSetup setup = driver.setup();
+    setup.backing = device_.backing();
+    queues.push_back(*Virtqueue::Create(*ram_, setup));
     device_.Activate(transport_, 0, std::move(queues));
   }
   void TogglePause() {
@@ -164,13 +172,16 @@ class Machine {
     CHECK_OK(ram_->WriteObject(gpa, value));
   }
 
+  // The memory of persistent memory, which its own device may not touch.
+  const Mapping window_ =
+      *Mapping::Create(1 << 20, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0, "persistent memory");
   const testing::GuardedRam ram_{kRamBytes, kGuarded};
   std::unique_ptr<IoLoop> loop_ =
       *IoLoop::Create({.engine = IoLoop::Engine::kThreadPool, .pool_threads = 1});
   Flushes flushes_;
   testing::QuietTransport transport_{1};
   PmemDevice device_{
-      {.name = "pmem0", .guest_base = uint64_t{4} << 30, .size_bytes = 2 << 20}, flushes_, *loop_};
+      {.name = "pmem0", .guest_base = kWindow, .size_bytes = 2 << 20}, flushes_, *loop_};
   bool paused_ = false;
 };
 

@@ -37,12 +37,14 @@ void Store(uint8_t* at, T value, std::memory_order order = std::memory_order_rel
 }
 
 absl::StatusOr<std::span<uint8_t>> Ring(const memory::GuestMemory& memory, const char* name,
-                                        uint64_t gpa, uint64_t alignment, uint64_t bytes) {
+                                        const QueueSetup& setup, uint64_t gpa, uint64_t alignment,
+                                        uint64_t bytes) {
   if (gpa % alignment != 0) {
     return absl::InvalidArgumentError(
         absl::StrCat(name, " at 0x", absl::Hex(gpa), " isn't aligned to ", alignment, " bytes"));
   }
-  absl::StatusOr<std::span<uint8_t>> host = memory.HostRange(gpa, bytes);
+  absl::StatusOr<std::span<uint8_t>> host =
+      memory.HostRange(gpa, bytes, memory::Access::kWrite, setup.backing);
   if (!host.ok()) {
     return absl::InvalidArgumentError(
         absl::StrCat(name, " at 0x", absl::Hex(gpa), ", ", bytes, " bytes, isn't RAM"));
@@ -60,14 +62,14 @@ absl::StatusOr<std::unique_ptr<Virtqueue>> Virtqueue::Create(const memory::Guest
   }
   const uint64_t size = setup.size;
   const uint64_t event = setup.event_index ? sizeof(uint16_t) : 0;
-  ASSIGN_OR_RETURN(
-      const std::span<uint8_t> descriptors,
-      Ring(memory, "the descriptor table", setup.descriptor_gpa, 16, kDescriptorBytes * size));
+  ASSIGN_OR_RETURN(const std::span<uint8_t> descriptors,
+                   Ring(memory, "the descriptor table", setup, setup.descriptor_gpa, 16,
+                        kDescriptorBytes * size));
   ASSIGN_OR_RETURN(const std::span<uint8_t> available,
-                   Ring(memory, "the available ring", setup.driver_gpa, 2,
+                   Ring(memory, "the available ring", setup, setup.driver_gpa, 2,
                         kRingEntries + sizeof(uint16_t) * size + event));
   ASSIGN_OR_RETURN(const std::span<uint8_t> used,
-                   Ring(memory, "the used ring", setup.device_gpa, 4,
+                   Ring(memory, "the used ring", setup, setup.device_gpa, 4,
                         kRingEntries + kUsedEntryBytes * size + event));
   return std::unique_ptr<Virtqueue>(
       new Virtqueue(memory, setup, descriptors, available, used, used_chains));
@@ -140,8 +142,8 @@ absl::Status Virtqueue::Walk(uint16_t head, Chain& chain) {
                                                        " bytes at 0x",
                                                        absl::Hex(descriptor.address)));
       }
-      const auto host =
-          memory_.HostRange(descriptor.address, descriptor.length, memory::Access::kRead);
+      const auto host = memory_.HostRange(descriptor.address, descriptor.length,
+                                          memory::Access::kRead, setup_.backing);
       if (!host.ok()) {
         return absl::InvalidArgumentError(absl::StrCat(
             "an indirect table at 0x", absl::Hex(descriptor.address), ", which isn't RAM"));
@@ -169,8 +171,9 @@ absl::Status Virtqueue::AddBuffer(const Descriptor& descriptor, uint32_t positio
         absl::StrCat("descriptor ", position, " is to be read, one before it to be written"));
   }
   if (descriptor.length == 0) return absl::OkStatus();
-  const auto host = memory_.HostRange(descriptor.address, descriptor.length,
-                                      writable ? memory::Access::kWrite : memory::Access::kRead);
+  const auto host =
+      memory_.HostRange(descriptor.address, descriptor.length,
+                        writable ? memory::Access::kWrite : memory::Access::kRead, setup_.backing);
   if (!host.ok()) {
     return absl::InvalidArgumentError(absl::StrCat("a buffer of ", descriptor.length,
                                                    " bytes at 0x", absl::Hex(descriptor.address),

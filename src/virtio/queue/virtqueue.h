@@ -40,6 +40,8 @@ struct QueueSetup {
   uint64_t device_gpa = 0;      // "used" ring, 4-byte aligned
   bool indirect = false;        // VIRTIO_F_INDIRECT_DESC was negotiated
   bool event_index = false;     // VIRTIO_F_EVENT_IDX was negotiated
+  // Rings and buffers may be in memory of devices, too (GuestMemory::AddDeviceMemory), or not.
+  memory::Backing backing = memory::Backing::kAny;
 };
 
 // One request of the driver: buffers to read, then buffers to write. The vectors are reused from
