@@ -266,6 +266,56 @@ TEST_P(DataPathLabTest, AGuestOfTwoProcessorsUsesTwoQueuePairs) {
   guest.End();
 }
 
+using SteeringLabTest = NetLabTest;
+
+// On our own path; the kernel's doesn't offer it.
+TEST_F(SteeringLabTest, AGuestOfTwoProcessorsSteersItsFlows) {
+  MakeBridge("br0", "10.1.0.1/24");
+  GuestVm guest("guest");
+  wire::CreateVMRequest request = guest.Request();
+  request.mutable_config()->mutable_processor_config()->set_processor_count(2);
+  SetKey(request, 1, "vhost", "off");
+  SetKey(request, 2, "vhost", "on");
+  Add(request, SwitchNic(1, "br0"));
+  Add(request, SwitchNic(2, "br0"));
+  ASSERT_NO_FATAL_FAILURE(guest.Boot(request));
+  const std::string card = guest.SetUp(MacOf(1), {"10.1.0.2/24"});
+  const std::string other = guest.AwaitCard(MacOf(2));
+  EXPECT_THAT(guest.Run("rss " + card), AllOf(HasSubstr("key 40\n"), HasSubstr("table 0 1 0 1")));
+  EXPECT_EQ(guest.Run("rss " + other), "key 0\ntable");
+  const std::string device = "devices/net0/card/";
+  EXPECT_EQ(guest.Inspect(device + "control_errors"), "0");
+  const auto received = [&](const std::string& pair) {
+    return std::stod(guest.Inspect(device + "pairs/" + pair + "/received_bytes"));
+  };
+  for (const std::string queue : {"1", "0"}) {
+    SCOPED_TRACE(queue);
+    const std::string another = queue == "0" ? "1" : "0";
+    (void)guest.Run("rss " + card + " " + queue);
+    EXPECT_EQ(guest.Inspect(device + "receive_steering"), "\"driver\"");
+    EXPECT_THAT(guest.Run("rss " + card), HasSubstr("table " + queue + " " + queue + " " + queue));
+    const double before = received(queue);
+    const double before_of_another = received(another);
+    auto iperf = std::async(std::launch::async, [] { return Host("iperf3 -s -B 10.1.0.1 -1"); });
+    (void)guest.Run("until iperf3 -c 10.1.0.1 -n 10M -P 4 -R; do sleep 0.2; done");
+    iperf.get();
+    // What has no ports is in the first queue, whatever the table says.
+    EXPECT_GT(received(queue), before + 9e6);
+    EXPECT_LT(received(another), before_of_another + 1e6);
+  }
+  // Both again; and a network that has one queue.
+  (void)guest.Run("rss " + card + " 0 1");
+  (void)guest.Run("ping -c 3 -W 20 10.1.0.1");
+  (void)Host("ip tuntap add tap9 mode tap; ip addr add 10.1.2.1/24 dev tap9");
+  ASSERT_THAT(guest.Modify(wire::UPDATE, TapNic(1, "tap9")), IsOk());
+  (void)guest.Run("ip addr add 10.1.2.2/24 dev " + card + "; ping -c 3 -W 20 10.1.2.1");
+  (void)guest.Run("rss " + card + " 1");
+  const double before = received("1");
+  (void)guest.Run("ping -c 3 -W 20 10.1.2.1");
+  EXPECT_GT(received("1"), before);
+  guest.End();
+}
+
 // Its driver goes on sending through both pairs, of which the new network has one.
 TEST_P(DataPathLabTest, AnUpdateToFewerQueuesLosesNothing) {
   MakeBridge("br0", "10.1.0.1/24");
