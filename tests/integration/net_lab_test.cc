@@ -7,6 +7,7 @@
 #include <future>
 #include <optional>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "support/check.h"
 #include "tests/integration/name_server.h"
@@ -291,9 +292,10 @@ TEST_F(SteeringLabTest, AGuestOfTwoProcessorsSteersItsFlows) {
   for (const std::string queue : {"1", "0"}) {
     SCOPED_TRACE(queue);
     const std::string another = queue == "0" ? "1" : "0";
-    (void)guest.Run("rss " + card + " " + queue);
+    (void)guest.Run(absl::StrCat("rss ", card, " ", queue));
     EXPECT_EQ(guest.Inspect(device + "receive_steering"), "\"driver\"");
-    EXPECT_THAT(guest.Run("rss " + card), HasSubstr("table " + queue + " " + queue + " " + queue));
+    EXPECT_THAT(guest.Run("rss " + card),
+                HasSubstr(absl::StrCat("table ", queue, " ", queue, " ")));
     const double before = received(queue);
     const double before_of_another = received(another);
     auto iperf = std::async(std::launch::async, [] { return Host("iperf3 -s -B 10.1.0.1 -1"); });

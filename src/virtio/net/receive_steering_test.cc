@@ -1,10 +1,10 @@
 #include "virtio/net/receive_steering.h"
 
 #include <arpa/inet.h>
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <array>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -19,9 +19,6 @@ namespace bothy::virtio {
 namespace {
 
 using namespace net_wire;  // NOLINT(google-build-using-namespace)
-using ::testing::Each;
-using ::testing::IsEmpty;
-using ::testing::SizeIs;
 using Bytes = std::vector<uint8_t>;
 
 // The key and the flows of Microsoft's "Verifying the RSS hash calculation".
@@ -226,7 +223,7 @@ const std::vector<bool> kTwo = {true, true};
 TEST(ReceiveSteeringTest, SteersByTheLowBitsOfTheHash) {
   // Each entry a queue of its own, so that the entry shows.
   std::vector<uint16_t> table(128);
-  for (uint16_t i = 0; i < table.size(); ++i) table[i] = i;
+  std::iota(table.begin(), table.end(), uint16_t{0});
   const std::vector<bool> queues(129, true);
   const auto steering = ReceiveSteering::Parse(Config(kHashTypes, table, 128, 5), queues);
   ASSERT_TRUE(steering.has_value());

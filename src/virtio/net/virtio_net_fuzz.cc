@@ -80,7 +80,7 @@ class Machine {
   }
   // What was posted is done, bounded: a flood is served for as long as it lasts.
   void Settle() {
-    for (int round = 0; round < 8; ++round) {
+    for (int round = 0; round < 3; ++round) {
       bool turned = false;
       loop_->Post([&turned] { turned = true; });
       loop_->RunUntil([&turned] { return turned; });

@@ -3,12 +3,14 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <sys/eventfd.h>
 
 #include <algorithm>
 #include <array>
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <variant>
@@ -18,6 +20,7 @@
 #include "support/check.h"
 #include "support/endian.h"
 #include "support/io_loop.h"
+#include "support/unique_fd.h"
 #include "virtio/net/net_device.h"
 #include "virtio/net/wire.h"
 #include "virtio/testing/driver_queue.h"
@@ -28,15 +31,41 @@ namespace bothy::virtio::testing {
 
 inline constexpr MacBytes kMac = {0x02, 0, 0, 0, 0, 0x77};
 
-// Keeps what the driver is told.
+// Keeps what the driver is told. Doorbells and interrupts of queues that the host's kernel serves
+// are eventfds.
 class RecordingTransport final : public TestTransport {
  public:
   void InterruptQueue(uint16_t queue) override { ++interrupts[queue]; }
   void ConfigChanged() override { ++config_changes; }
   void NeedsReset(const absl::Status& reason) override { broken = std::string(reason.message()); }
+  int LendDoorbell(uint16_t queue) override {
+    lent.insert(queue);
+    return Event(doorbells_[queue]);
+  }
+  void ReturnDoorbell(uint16_t queue) override { lent.erase(queue); }
+  absl::StatusOr<int> InterruptEvent(uint16_t queue) override {
+    return Event(interrupt_events_[queue]);
+  }
+
+  // Waits for an interrupt by the host's kernel.
+  void AwaitInterrupt(uint16_t queue) {
+    eventfd_t count = 0;
+    CHECK(::eventfd_read(Event(interrupt_events_[queue]), &count) == 0);
+  }
+
   std::map<uint16_t, int> interrupts;
   int config_changes = 0;
   std::string broken;
+  std::set<uint16_t> lent;  // doorbells
+
+ private:
+  static int Event(UniqueFd& event) {
+    if (!event) event = UniqueFd(::eventfd(0, EFD_CLOEXEC));
+    CHECK(event);
+    return event.get();
+  }
+  std::map<uint16_t, UniqueFd> doorbells_;
+  std::map<uint16_t, UniqueFd> interrupt_events_;
 };
 
 // Ethernet: to, from, type, payload 0, 1, 2...
@@ -110,7 +139,12 @@ class NetDeviceTest : public ::testing::Test {
     }
   }
   void Ring(uint16_t queue) {
-    device_->OnDoorbell(queue);
+    // One that is lent is the kernel's to hear.
+    if (transport_.lent.contains(queue)) {
+      CHECK(::eventfd_write(transport_.LendDoorbell(queue), 1) == 0);
+    } else {
+      device_->OnDoorbell(queue);
+    }
     Turn();
   }
 
