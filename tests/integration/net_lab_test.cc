@@ -424,6 +424,14 @@ TEST_F(NicRefusalLabTest, LeavesTheHostAsItWas) {
               Fails(StatusCode::kInvalidArgument,
                     HasSubstr("config.devices_config.nic_config[1].tap.name: ")));
   EXPECT_EQ(Devices(), before);
+  // More than there are slots.
+  auto* const nics = request.mutable_config()->mutable_devices_config()->mutable_nic_config();
+  nics->Clear();
+  for (uint8_t number = 1; number <= 17; ++number) Add(request, SwitchNic(number, "br1"));
+  EXPECT_THAT(vm.Create(request),
+              Fails(StatusCode::kResourceExhausted,
+                    HasSubstr("config.devices_config.nic_config[16].nic_id: all 16 ")));
+  EXPECT_EQ(Devices(), before);
 }
 
 // The network beyond the NAT is the test host's: 10.7.0.1 and fd07::1, with a web server and a name
@@ -499,6 +507,30 @@ TEST_F(UserNetLabTest, AnOrdinaryUsersGuestFetchesAndIsReached) {
   EXPECT_THAT(guest.Modify(wire::ADD, TapNic(3, "tap4")),
               Fails(StatusCode::kPermissionDenied, HasSubstr("belongs to another user")));
   EXPECT_THAT(Host("ip -o link show tap4"), Not(HasSubstr("UP")));
+  guest.End();
+}
+
+using LonelyNetLabTest = NetLabTest;
+
+// Nothing but a loopback interface: what the guest asks of the world fails, and what it has is its
+// own network and the forwarded port.
+TEST_F(LonelyNetLabTest, AHostWithoutANetworkHasNatAllTheSame) {
+  GuestVm guest("guest");
+  wire::CreateVMRequest request = guest.Request();
+  wire::NICConfig nic = Nic(1);
+  auto* const port = nic.mutable_user()->add_ports();
+  port->set_host_port(2222);
+  port->set_guest_port(80);
+  Add(request, nic);
+  ASSERT_NO_FATAL_FAILURE(guest.Boot(request));
+  const std::string card = guest.AwaitCard(MacOf(1));
+  (void)guest.Run("ip link set " + card + " up; udhcpc -n -q -i " + card);
+  EXPECT_THAT(guest.Run("ip addr show dev " + card), HasSubstr("10.0.2.15"));
+  // At once, not after a time-out.
+  EXPECT_THAT(guest.Run("nc 10.7.0.1 80 </dev/null 2>&1 || true"), HasSubstr("unreachable"));
+  (void)guest.Run("mkdir /tmp/web; echo it-is-me >/tmp/web/who; httpd -p 80 -h /tmp/web");
+  EXPECT_EQ(Host("busybox wget -q -O - http://127.0.0.1:2222/who"), "it-is-me");
+  AwaitIdle(guest.server().pid());
   guest.End();
 }
 
