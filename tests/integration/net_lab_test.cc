@@ -79,7 +79,9 @@ TEST_P(DataPathLabTest, CarriesEverythingBothWays) {
 TEST_P(DataPathLabTest, GuestsOfOneSwitchMeetAndOthersDoNot) {
   MakeBridge("br0", "10.1.0.1/24");
   MakeBridge("br1", "10.1.1.1/24");
-  (void)Host("ip link set br1 alias 'Second Switch'; sysctl -qw net.ipv4.ip_forward=0");
+  (void)Host(
+      "ip link set br0 mtu 9000; ip link set br1 alias 'Second Switch'; "
+      "sysctl -qw net.ipv4.ip_forward=0");
   GuestVm a("a");
   GuestVm b("b");
   GuestVm c("c");
@@ -96,9 +98,12 @@ TEST_P(DataPathLabTest, GuestsOfOneSwitchMeetAndOthersDoNot) {
   (void)c.SetUp(MacOf(3), {"10.9.0.3/24", "fd09::3/64"});
   (void)a.Run("ping -c 3 -W 20 10.9.0.2; ping -6 -c 3 -W 20 fd09::2");
   (void)b.Run("ping -c 3 -W 20 10.9.0.1");
-  const std::string server = b.Start("iperf3 -s -1");
-  (void)a.Run("until iperf3 -c 10.9.0.2 -n 20M; do sleep 0.2; done");
-  (void)b.Finish(server);
+  (void)a.Run("ping -c 2 -W 20 -s 8900 10.9.0.2");
+  for (const std::string direction : {"", " -R"}) {
+    const std::string server = b.Start("iperf3 -s -1");
+    (void)a.Run("until iperf3 -c 10.9.0.2 -n 20M" + direction + "; do sleep 0.2; done");
+    (void)b.Finish(server);
+  }
   // To a group that only b is in.
   (void)a.Run("ping -6 -c 2 -W 20 ff02::1:ff00:2%" + card);
   // Between those of one VLAN; the others take no part in it.
