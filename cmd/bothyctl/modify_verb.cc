@@ -175,8 +175,8 @@ class Resources {
     text("id", "GUID", "The card's identity", [](Nic& nic, const std::string& id) {
       nic.set_nic_id(id);
     })->required();
-    text("--mac", "ADDRESS", "12-34-56-78-9A-BC; without: made from the identity",
-         [](Nic& nic, const std::string& mac) { nic.set_mac_address(mac); });
+    text("--mac", "ADDRESS", "12-34-56-78-9A-BC, or with colons; without: made from the identity",
+         [](Nic& nic, const std::string& mac) { nic.set_mac_address(PlainMac(mac)); });
     text("--name", "TEXT", "A name for logs and inspection",
          [](Nic& nic, const std::string& name) { nic.set_nic_name(name); });
     text("--switch", "ID", "The host bridge of that name or alias",

@@ -23,13 +23,6 @@ bool ParsePort(std::string_view digits, uint32_t* port) {
   return error == std::errc() && end == digits.data() + digits.size();
 }
 
-// As the contract writes it.
-std::string PlainMac(std::string_view text) {
-  std::string mac(text);
-  std::replace(mac.begin(), mac.end(), ':', '-');
-  return mac;
-}
-
 // `value` is empty where there is no "=".
 absl::Status Apply(std::string_view text, const std::string& key, const std::string& value,
                    NICConfig* nic) {
@@ -83,6 +76,12 @@ absl::Status AddForward(std::string_view text, ::vmservice::UserBackend* user) {
   port->set_guest_port(guest);
   port->set_protocol(protocol);
   return absl::OkStatus();
+}
+
+std::string PlainMac(std::string_view text) {
+  std::string mac(text);
+  std::replace(mac.begin(), mac.end(), ':', '-');
+  return mac;
 }
 
 absl::StatusOr<NicFlag> ParseNicFlag(std::string_view text) {

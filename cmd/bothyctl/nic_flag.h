@@ -25,6 +25,9 @@ absl::StatusOr<NicFlag> ParseNicFlag(std::string_view text);
 // One port of `forward=`, onto `user`.
 absl::Status AddForward(std::string_view text, ::vmservice::UserBackend* user);
 
+// A MAC address as the contract writes it, of one with dashes or colons.
+std::string PlainMac(std::string_view text);
+
 // Adds cards to `config`; one whose id `config` has already replaces that one. Without an id it
 // gets a random one, and so an address that no other VM's card has. InvalidArgument when two
 // flags have one id.

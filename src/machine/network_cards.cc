@@ -95,7 +95,9 @@ class NetworkCards::Card {
                                                           host_.memory, host_.pci.endpoint_host()));
     host_.units.Add(function_->registers());
     counted_ = true;
-    ASSIGN_OR_RETURN(port_, host_.pci.FreePort());
+    absl::StatusOr<pci::RootPort*> port = host_.pci.FreePort();
+    if (!port.ok()) return WithContext(port.status(), "nic_id");
+    port_ = *port;
     return host_.pci.Plug(*port_, function_->endpoint());
   }
 

@@ -132,7 +132,7 @@ absl::StatusOr<pci::RootPort*> PciTopology::FreePort() {
     if (!port->occupied()) return port.get();
   }
   return absl::ResourceExhaustedError(
-      absl::StrCat("pci: all ", ports_.size(), " hot-plug slots are taken"));
+      absl::StrCat("all ", ports_.size(), " hot-plug slots are taken: remove a device first"));
 }
 
 absl::Status PciTopology::Plug(pci::RootPort& port, pci::Endpoint& function) {

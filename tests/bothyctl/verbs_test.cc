@@ -279,9 +279,11 @@ TEST_F(VerbsTest, ModifySendsEachResource) {
   expect({"vpmem-disk", "add", "/root.img"},
          R"({"type": "ADD", "vpmem_disk": {"host_path": "/root.img",
                                            "type": "SCSI_DISK_TYPE_PHYSICAL"}})");
-  expect({"nic", "update", "guid", "--tap", "tap0", "--mac", "12-34-56-78-9A-BC"},
-         R"({"type": "UPDATE", "nic_config": {"nic_id": "guid", "tap": {"name": "tap0"},
-                                              "mac_address": "12-34-56-78-9A-BC"}})");
+  for (const std::string mac : {"12-34-56-78-9A-BC", "12:34:56:78:9A:BC"}) {
+    expect({"nic", "update", "guid", "--tap", "tap0", "--mac", mac},
+           R"({"type": "UPDATE", "nic_config": {"nic_id": "guid", "tap": {"name": "tap0"},
+                                                "mac_address": "12-34-56-78-9A-BC"}})");
+  }
   expect({"device", "add", "0000:03:00.0"},
          R"({"type": "ADD", "windows_device": {"instance_id": "0000:03:00.0"}})");
   const std::string json = R"({"type": "UPDATE", "memory": {"memory_mb": "7"}})";

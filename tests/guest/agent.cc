@@ -29,6 +29,7 @@
 #include "tests/guest/disk_programs.h"
 #include "tests/guest/facts.h"
 #include "tests/guest/first_process.h"
+#include "tests/guest/net_programs.h"
 #include "tests/guest/vsock_programs.h"
 
 namespace {
@@ -358,6 +359,9 @@ int main(int argc, char** argv) {
   const std::string_view name = slash != nullptr ? slash + 1 : argv[0];
   for (const char* const known : disk_programs::kNames) {
     if (name == known) return disk_programs::Main(argc, argv);
+  }
+  for (const char* const known : net_programs::kNames) {
+    if (name == known) return net_programs::Main(argc, argv);
   }
   for (const char* const known : vsock_programs::kNames) {
     if (name == known) return vsock_programs::Main(argc, argv);

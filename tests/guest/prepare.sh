@@ -14,8 +14,8 @@ lock "$out"
 work=$(mktemp -d "$out/work.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
-newer "$out/agent" $here/{agent,disk_programs,facts,first_process,vsock_programs}.cc $here/{disk_programs,facts,first_process,known_tree,known_writes,vsock_programs}.h ||
-  compile "$out/agent" $here/{agent,disk_programs,facts,first_process,vsock_programs}.cc
+newer "$out/agent" $here/{agent,disk_programs,facts,first_process,net_programs,vsock_programs}.cc $here/{disk_programs,facts,first_process,known_tree,known_writes,net_programs,vsock_programs}.h ||
+  compile "$out/agent" $here/{agent,disk_programs,facts,first_process,net_programs,vsock_programs}.cc
 
 $here/debian_kernel.sh linux-image-cloud-amd64 "$out/kernel"
 [[ $out/vmlinuz -ef $out/kernel/vmlinuz ]] || ln -f "$out/kernel/vmlinuz" "$out/vmlinuz"
@@ -25,7 +25,7 @@ newer "$out/initrd.img" "$out/agent" "$out/kernel/release" $here/{modules,prepar
   tree=$work/initrd
   mkdir -p "$tree"/{bin,dev,proc,sys,tmp,etc}
   cp "$out/agent" "$tree/init"
-  for program in facts clock-gap await known-writes make-tree check-tree vsock-cid vsock-connect vsock-echo vsock-many; do ln -s /init "$tree/bin/$program"; done
+  for program in facts clock-gap await known-writes make-tree check-tree rss vsock-cid vsock-connect vsock-echo vsock-many; do ln -s /init "$tree/bin/$program"; done
   cp /bin/busybox "$tree/bin/busybox"
   modules_with_dependencies "$out/kernel" "$release" $here/modules >"$out/modules.paths"
   while read -r path; do

@@ -7,6 +7,7 @@
 #include <future>
 #include <optional>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "support/check.h"
 #include "tests/integration/name_server.h"
@@ -78,7 +79,9 @@ TEST_P(DataPathLabTest, CarriesEverythingBothWays) {
 TEST_P(DataPathLabTest, GuestsOfOneSwitchMeetAndOthersDoNot) {
   MakeBridge("br0", "10.1.0.1/24");
   MakeBridge("br1", "10.1.1.1/24");
-  (void)Host("ip link set br1 alias 'Second Switch'; sysctl -qw net.ipv4.ip_forward=0");
+  (void)Host(
+      "ip link set br0 mtu 9000; ip link set br1 alias 'Second Switch'; "
+      "sysctl -qw net.ipv4.ip_forward=0");
   GuestVm a("a");
   GuestVm b("b");
   GuestVm c("c");
@@ -95,9 +98,12 @@ TEST_P(DataPathLabTest, GuestsOfOneSwitchMeetAndOthersDoNot) {
   (void)c.SetUp(MacOf(3), {"10.9.0.3/24", "fd09::3/64"});
   (void)a.Run("ping -c 3 -W 20 10.9.0.2; ping -6 -c 3 -W 20 fd09::2");
   (void)b.Run("ping -c 3 -W 20 10.9.0.1");
-  const std::string server = b.Start("iperf3 -s -1");
-  (void)a.Run("until iperf3 -c 10.9.0.2 -n 20M; do sleep 0.2; done");
-  (void)b.Finish(server);
+  (void)a.Run("ping -c 2 -W 20 -s 8900 10.9.0.2");
+  for (const std::string direction : {"", " -R"}) {
+    const std::string server = b.Start("iperf3 -s -1");
+    (void)a.Run("until iperf3 -c 10.9.0.2 -n 20M" + direction + "; do sleep 0.2; done");
+    (void)b.Finish(server);
+  }
   // To a group that only b is in.
   (void)a.Run("ping -6 -c 2 -W 20 ff02::1:ff00:2%" + card);
   // Between those of one VLAN; the others take no part in it.
@@ -266,6 +272,57 @@ TEST_P(DataPathLabTest, AGuestOfTwoProcessorsUsesTwoQueuePairs) {
   guest.End();
 }
 
+using SteeringLabTest = NetLabTest;
+
+// On our own path; the kernel's doesn't offer it.
+TEST_F(SteeringLabTest, AGuestOfTwoProcessorsSteersItsFlows) {
+  MakeBridge("br0", "10.1.0.1/24");
+  GuestVm guest("guest");
+  wire::CreateVMRequest request = guest.Request();
+  request.mutable_config()->mutable_processor_config()->set_processor_count(2);
+  SetKey(request, 1, "vhost", "off");
+  SetKey(request, 2, "vhost", "on");
+  Add(request, SwitchNic(1, "br0"));
+  Add(request, SwitchNic(2, "br0"));
+  ASSERT_NO_FATAL_FAILURE(guest.Boot(request));
+  const std::string card = guest.SetUp(MacOf(1), {"10.1.0.2/24"});
+  const std::string other = guest.AwaitCard(MacOf(2));
+  EXPECT_THAT(guest.Run("rss " + card), AllOf(HasSubstr("key 40\n"), HasSubstr("table 0 1 0 1")));
+  EXPECT_EQ(guest.Run("rss " + other), "key 0\ntable");
+  const std::string device = "devices/net0/card/";
+  EXPECT_EQ(guest.Inspect(device + "control_errors"), "0");
+  const auto received = [&](const std::string& pair) {
+    return std::stod(guest.Inspect(device + "pairs/" + pair + "/received_bytes"));
+  };
+  for (const std::string queue : {"1", "0"}) {
+    SCOPED_TRACE(queue);
+    const std::string another = queue == "0" ? "1" : "0";
+    (void)guest.Run(absl::StrCat("rss ", card, " ", queue));
+    EXPECT_EQ(guest.Inspect(device + "receive_steering"), "\"driver\"");
+    EXPECT_THAT(guest.Run("rss " + card),
+                HasSubstr(absl::StrCat("table ", queue, " ", queue, " ")));
+    const double before = received(queue);
+    const double before_of_another = received(another);
+    auto iperf = std::async(std::launch::async, [] { return Host("iperf3 -s -B 10.1.0.1 -1"); });
+    (void)guest.Run("until iperf3 -c 10.1.0.1 -n 10M -P 4 -R; do sleep 0.2; done");
+    iperf.get();
+    // What has no ports is in the first queue, whatever the table says.
+    EXPECT_GT(received(queue), before + 9e6);
+    EXPECT_LT(received(another), before_of_another + 1e6);
+  }
+  // Both again; and a network that has one queue.
+  (void)guest.Run("rss " + card + " 0 1");
+  (void)guest.Run("ping -c 3 -W 20 10.1.0.1");
+  (void)Host("ip tuntap add tap9 mode tap; ip addr add 10.1.2.1/24 dev tap9");
+  ASSERT_THAT(guest.Modify(wire::UPDATE, TapNic(1, "tap9")), IsOk());
+  (void)guest.Run("ip addr add 10.1.2.2/24 dev " + card + "; ping -c 3 -W 20 10.1.2.1");
+  (void)guest.Run("rss " + card + " 1");
+  const double before = received("1");
+  (void)guest.Run("ping -c 3 -W 20 10.1.2.1");
+  EXPECT_GT(received("1"), before);
+  guest.End();
+}
+
 // Its driver goes on sending through both pairs, of which the new network has one.
 TEST_P(DataPathLabTest, AnUpdateToFewerQueuesLosesNothing) {
   MakeBridge("br0", "10.1.0.1/24");
@@ -372,6 +429,14 @@ TEST_F(NicRefusalLabTest, LeavesTheHostAsItWas) {
               Fails(StatusCode::kInvalidArgument,
                     HasSubstr("config.devices_config.nic_config[1].tap.name: ")));
   EXPECT_EQ(Devices(), before);
+  // More than there are slots.
+  auto* const nics = request.mutable_config()->mutable_devices_config()->mutable_nic_config();
+  nics->Clear();
+  for (uint8_t number = 1; number <= 17; ++number) Add(request, SwitchNic(number, "br1"));
+  EXPECT_THAT(vm.Create(request),
+              Fails(StatusCode::kResourceExhausted,
+                    HasSubstr("config.devices_config.nic_config[16].nic_id: all 16 ")));
+  EXPECT_EQ(Devices(), before);
 }
 
 // The network beyond the NAT is the test host's: 10.7.0.1 and fd07::1, with a web server and a name
@@ -447,6 +512,30 @@ TEST_F(UserNetLabTest, AnOrdinaryUsersGuestFetchesAndIsReached) {
   EXPECT_THAT(guest.Modify(wire::ADD, TapNic(3, "tap4")),
               Fails(StatusCode::kPermissionDenied, HasSubstr("belongs to another user")));
   EXPECT_THAT(Host("ip -o link show tap4"), Not(HasSubstr("UP")));
+  guest.End();
+}
+
+using LonelyNetLabTest = NetLabTest;
+
+// Nothing but a loopback interface: what the guest asks of the world fails, and what it has is its
+// own network and the forwarded port.
+TEST_F(LonelyNetLabTest, AHostWithoutANetworkHasNatAllTheSame) {
+  GuestVm guest("guest");
+  wire::CreateVMRequest request = guest.Request();
+  wire::NICConfig nic = Nic(1);
+  auto* const port = nic.mutable_user()->add_ports();
+  port->set_host_port(2222);
+  port->set_guest_port(80);
+  Add(request, nic);
+  ASSERT_NO_FATAL_FAILURE(guest.Boot(request));
+  const std::string card = guest.AwaitCard(MacOf(1));
+  (void)guest.Run("ip link set " + card + " up; udhcpc -n -q -i " + card);
+  EXPECT_THAT(guest.Run("ip addr show dev " + card), HasSubstr("10.0.2.15"));
+  // At once, not after a time-out.
+  EXPECT_THAT(guest.Run("nc 10.7.0.1 80 </dev/null 2>&1 || true"), HasSubstr("unreachable"));
+  (void)guest.Run("mkdir /tmp/web; echo it-is-me >/tmp/web/who; httpd -p 80 -h /tmp/web");
+  EXPECT_EQ(Host("busybox wget -q -O - http://127.0.0.1:2222/who"), "it-is-me");
+  AwaitIdle(guest.server().pid());
   guest.End();
 }
 

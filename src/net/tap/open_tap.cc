@@ -19,7 +19,9 @@
 namespace bothy::net {
 namespace {
 
-constexpr size_t kLongestAlias = 255;          // IFALIASZ, less a NUL
+constexpr size_t kLongestAlias = 255;  // IFALIASZ, less a NUL
+// What Linux lets a tap have: 65,535 less an Ethernet header.
+constexpr uint32_t kLargestTapMtu = 65'521;
 constexpr const char* kPortNames = "bothy%d";  // of which the kernel takes the first that is free
 
 ifinfomsg LinkNumber(int index) {
@@ -135,6 +137,11 @@ absl::StatusOr<std::unique_ptr<Backend>> OpenSwitchPort(const std::string& switc
   }
   ASSIGN_OR_RETURN(Links links, Links::Open());
   ASSIGN_OR_RETURN(const Link bridge, FindBridge(links, switch_id));
+  if (bridge.mtu > kLargestTapMtu) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "bridge ", bridge.name, " has an MTU of ", bridge.mtu, ", and its port can have ",
+        kLargestTapMtu, " at most: ip link set ", bridge.name, " mtu ", kLargestTapMtu));
+  }
   absl::StatusOr<TapDevice> tap = OpenTap(kPortNames, TapName::kPattern, queue_pairs);
   if (absl::IsPermissionDenied(tap.status())) {
     return absl::PermissionDeniedError(

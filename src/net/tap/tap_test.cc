@@ -580,6 +580,25 @@ TEST_P(Tap, SwitchesThatAreNotOneBridgeAreRefused) {
   });
 }
 
+TEST_P(Tap, ABridgeOfAnMtuThatNoTapHasIsRefused) {
+  Run([this] {
+    AddBridge("br0", "", 65'535);
+    const std::set<std::string> before = Names();
+    const absl::Status status = OpenPort("br0").status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("ip link set br0 mtu 65521"));
+    EXPECT_EQ(Names(), before);
+    LinkRequest size(RTM_NEWLINK, NLM_F_ACK, Number("br0"));
+    size.Number(IFLA_MTU, 65'521);
+    ASSERT_TRUE(Change(std::move(size)).ok());
+    auto backend = OpenPort("br0");
+    ASSERT_TRUE(backend.ok()) << backend.status();
+    EXPECT_EQ((*backend)->mtu(), 65'521);
+    backend->reset();
+    Remove("br0");
+  });
+}
+
 TEST_P(Tap, FramesStayOnTheirSwitch) {
   Run([this] {
     AddBridge("br0");

@@ -20,8 +20,6 @@ constexpr size_t kIpv6NextHeaderOffset = 6;
 constexpr size_t kIpv6DestinationOffset = 24;
 // Protocols.
 constexpr uint8_t kIcmp = 1;
-constexpr uint8_t kTcp = 6;
-constexpr uint8_t kUdp = 17;
 constexpr uint8_t kIcmp6 = 58;
 // TCP (RFC 9293, 3.1).
 constexpr size_t kTcpFlagsOffset = 13;
@@ -35,10 +33,10 @@ constexpr uint8_t kIcmp6EchoRequest = 128;
 
 bool MayBeginFlow(uint8_t protocol, std::span<const uint8_t> payload) {
   switch (protocol) {
-    case kTcp:
+    case kProtocolTcp:
       return payload.size() > kTcpFlagsOffset &&
              (payload[kTcpFlagsOffset] & (kTcpSyn | kTcpAck)) == kTcpSyn;
-    case kUdp:
+    case kProtocolUdp:
       return payload.size() < kUdpDestinationOffset + 2 ||
              LoadBe<uint16_t>(payload.data() + kUdpDestinationOffset) != kDhcpServerPort;
     case kIcmp:
@@ -51,8 +49,8 @@ bool MayBeginFlow(uint8_t protocol, std::span<const uint8_t> payload) {
 }
 
 void LookAtPorts(uint8_t protocol, std::span<const uint8_t> payload, OutboundFrame& frame) {
-  frame.udp = protocol == kUdp;
-  frame.tcp = protocol == kTcp;
+  frame.udp = protocol == kProtocolUdp;
+  frame.tcp = protocol == kProtocolTcp;
   if ((!frame.udp && !frame.tcp) || frame.fragment || payload.size() < 4) return;
   frame.source_port = LoadBe<uint16_t>(payload.data());
   frame.destination_port = LoadBe<uint16_t>(payload.data() + 2);

@@ -1,6 +1,8 @@
 // What the driver asks for over the control queue (virtio 1.2, 5.1.6.5). A command that wasn't
 // negotiated, that doesn't exist or whose data is wrong isn't carried out.
+#include <optional>
 #include <utility>
+#include <vector>
 
 #include "support/endian.h"
 #include "virtio/net/net_device.h"
@@ -36,7 +38,9 @@ bool NetDevice::Execute(uint8_t command_class, uint8_t command, std::span<const 
       return true;
     }
     case kClassMultiqueue:
-      return command == kMultiqueuePairsSet && Has(kFeatureMultiqueue) && SetPairs(data);
+      // Of the two the last one counts (5.1.6.5.6).
+      if (command == kMultiqueuePairsSet) return Has(kFeatureMultiqueue) && SetPairs(data);
+      return command == kMultiqueueRss && Has(kFeatureRss) && SetSteering(data);
     case kClassGuestOffloads:
       return command == kGuestOffloadsSet && Has(kFeatureControlGuestOffloads) &&
              SetGuestOffloads(data);
@@ -49,10 +53,27 @@ bool NetDevice::SetPairs(std::span<const uint8_t> data) {
   if (data.size() != sizeof(uint16_t)) return false;
   const auto pairs = LoadLe<uint16_t>(data.data());
   if (pairs < 1 || pairs > max_pairs_) return false;
+  return UsePairs(pairs, std::nullopt);
+}
+
+bool NetDevice::SetSteering(std::span<const uint8_t> data) {
+  std::vector<bool> receive_queues;
+  for (const Pair& pair : pairs_) receive_queues.push_back(pair.receive != nullptr);
+  std::optional<ReceiveSteering> steering = ReceiveSteering::Parse(data, receive_queues);
+  if (!steering.has_value()) return false;
+  const uint16_t pairs = steering->transmit_queues();
+  return UsePairs(pairs, std::move(steering));
+}
+
+bool NetDevice::UsePairs(uint16_t pairs, std::optional<ReceiveSteering> steering) {
   StopKernelPath();
   const uint16_t before = std::exchange(active_pairs_, pairs);
+  steering_.swap(steering);
   const bool used = UseQueuePairs();
-  if (!used) active_pairs_ = before;
+  if (!used) {
+    active_pairs_ = before;
+    steering_.swap(steering);
+  }
   StartKernelPath();
   for (uint16_t i = 0; i < max_pairs_; ++i) {
     rounds_.Add(TransmitIndex(i));

@@ -15,6 +15,38 @@ namespace bothy::virtio {
 
 using namespace net_wire;  // NOLINT(google-build-using-namespace): all of it is the wire's
 
+absl::Status NetDevice::OpenKernelPath() {
+  LookForTap();
+  if (options_.kernel_path == KernelPath::kOff) return absl::OkStatus();
+  if (why_not_kernel_.empty()) {
+    absl::StatusOr<std::unique_ptr<VhostNet>> vhost = VhostNet::Open();
+    if (vhost.ok()) {
+      kernel_.push_back(*std::move(vhost));
+      return absl::OkStatus();
+    }
+    why_not_kernel_ = std::string(vhost.status().message());
+    if (options_.kernel_path == KernelPath::kOn) return vhost.status();
+    LogInfo(name(), absl::StrCat("frames take this process's own path: ", why_not_kernel_));
+    return absl::OkStatus();
+  }
+  if (options_.kernel_path == KernelPath::kAuto) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat("vhost-net can't serve it: ", why_not_kernel_));
+}
+
+void NetDevice::LookForTap() {
+  why_not_kernel_ = options_.kernel_path == KernelPath::kOff ? "it isn't asked for"
+                    : backend_->queue(0).tap_fd() < 0
+                        ? "the backend isn't a tap, or its rate is limited"
+                        : "";
+  why_not_now_.clear();
+}
+
+std::string NetDevice::WhyNotKernel() const {
+  if (!why_not_kernel_.empty()) return why_not_kernel_;
+  if (!why_not_now_.empty()) return why_not_now_;
+  return steering_.has_value() ? "the driver steers frames by their flows (RSS)" : "";
+}
+
 bool NetDevice::kernel_path_active() const {
   return std::any_of(pairs_.begin(), pairs_.end(), [](const Pair& pair) { return pair.in_kernel; });
 }
@@ -22,7 +54,8 @@ bool NetDevice::kernel_path_active() const {
 bool NetDevice::KernelMayServe() const {
   // Without mergeable buffers the kernel leaves num_buffers as it finds it.
   return serving() && link_wanted_ && why_not_kernel_.empty() && why_not_now_.empty() &&
-         !kernel_failed_ && Has(kFeatureMergeableBuffers) && !kernel_path_active();
+         !kernel_failed_ && !steering_.has_value() && Has(kFeatureMergeableBuffers) &&
+         !kernel_path_active();
 }
 
 void NetDevice::StartKernelPath() {

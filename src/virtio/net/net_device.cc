@@ -23,7 +23,6 @@ constexpr uint16_t kControlQueueSize = 64;
 constexpr int kFramesPerRound = 64;
 // Some stop and start the kernel's path.
 constexpr int kCommandsPerRound = 8;
-constexpr char kNoTap[] = "the backend isn't a tap, or its rate is limited";
 // A table of addresses is the longest command; longer ones than any driver's are refused.
 constexpr size_t kMostCommandBytes = size_t{64} * 1024;
 // What may stand in front of the payload without offloads: addresses, type, two VLAN tags.
@@ -38,24 +37,9 @@ absl::StatusOr<std::unique_ptr<NetDevice>> NetDevice::Create(NetDeviceOptions op
   CHECK((options.mac[0] & 1) == 0);
   auto device = std::unique_ptr<NetDevice>(
       new NetDevice(std::move(options), std::move(backend), memory, loop));
-  if (device->options_.kernel_path == KernelPath::kOff) {
-    device->why_not_kernel_ = "it isn't asked for";
-    return device;
-  }
-  if (device->backend_->queue(0).tap_fd() < 0) {
-    device->why_not_kernel_ = kNoTap;
-  } else if (absl::StatusOr<std::unique_ptr<VhostNet>> vhost = VhostNet::Open(); vhost.ok()) {
-    device->kernel_.push_back(*std::move(vhost));
-  } else {
-    device->why_not_kernel_ = std::string(vhost.status().message());
-    if (device->options_.kernel_path == KernelPath::kOn) return vhost.status();
-    LogInfo(device->name(),
-            absl::StrCat("frames take this process's own path: ", device->why_not_kernel_));
-  }
-  if (device->options_.kernel_path == KernelPath::kOn && !device->why_not_kernel_.empty()) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("vhost-net can't serve it: ", device->why_not_kernel_));
-  }
+  RETURN_IF_ERROR(device->OpenKernelPath());
+  // The kernel's path can't steer by what the driver says.
+  if (!device->why_not_kernel_.empty() && device->max_pairs_ > 1) device->features_ |= kFeatureRss;
   return device;
 }
 
@@ -134,9 +118,9 @@ void NetDevice::AttachBackend() {
           if (i < UsedPairs()) ServeReceive(i);
         },
         [this, i] {
-          // Those beyond the backend's last queue share it.
+          // Pairs beyond the last one in use share its queues.
           for (uint16_t pair = i; pair < max_pairs_; ++pair) {
-            if (pair % backend_->queue_pairs() == i) ServeTransmit(pair);
+            if (pair % UsedPairs() == i) ServeTransmit(pair);
           }
         });
   }
@@ -166,6 +150,11 @@ void NetDevice::ReadConfig(uint64_t offset, std::span<uint8_t> data) {
     }
   }
   StoreLe<uint16_t>(&config[kConfigMaxPairs], max_pairs_);
+  if ((features_ & kFeatureRss) != 0) {
+    config[kConfigMostKeyBytes] = ReceiveSteering::kMostKeyBytes;
+    StoreLe<uint16_t>(&config[kConfigMostTableEntries], ReceiveSteering::kMostTableEntries);
+    StoreLe<uint32_t>(&config[kConfigHashTypes], kHashTypes);
+  }
   ReadConfigFrom(config, offset, data);
   if (!looked) return;
   loop_.Post([self = self_] {
@@ -173,11 +162,20 @@ void NetDevice::ReadConfig(uint64_t offset, std::span<uint8_t> data) {
   });
 }
 
+bool NetDevice::HasPairs() const { return Has(kFeatureMultiqueue) || Has(kFeatureRss); }
+
 uint16_t NetDevice::ControlQueue() const {
-  return Has(kFeatureMultiqueue) ? static_cast<uint16_t>(2 * max_pairs_) : uint16_t{2};
+  return HasPairs() ? static_cast<uint16_t>(2 * max_pairs_) : uint16_t{2};
 }
 
-uint16_t NetDevice::UsedPairs() const { return std::min(active_pairs_, backend_->queue_pairs()); }
+uint16_t NetDevice::UsedPairs() const {
+  const uint16_t used = std::min(active_pairs_, backend_->queue_pairs());
+  if (!steering_.has_value()) return used;
+  // A driver that steers may send through pairs that it doesn't receive through.
+  uint16_t received = 1;
+  while (received < used && pairs_[received].receive != nullptr) ++received;
+  return received;
+}
 
 void NetDevice::Activate(Transport& transport, uint64_t features,
                          std::vector<std::unique_ptr<Virtqueue>> queues) {
@@ -185,18 +183,20 @@ void NetDevice::Activate(Transport& transport, uint64_t features,
   active_features_ = features;
   broken_ = false;
   active_pairs_ = 1;
+  steering_.reset();
   filter_ = ReceiveFilter(options_.mac);
   filter_.FilterVlans(Has(kFeatureControlVlan));
   // Without the control queue there is no way to ask for more than the NIC's own address.
-  const ReceiveQueue::Options receive{.mergeable = Has(kFeatureMergeableBuffers),
-                                      .checksums = Has(kFeatureGuestChecksum)};
+  ReceiveQueue::Options receive{.mergeable = Has(kFeatureMergeableBuffers),
+                                .checksums = Has(kFeatureGuestChecksum)};
   const uint16_t control = ControlQueue();
-  const uint16_t pairs = Has(kFeatureMultiqueue) ? max_pairs_ : uint16_t{1};
+  const uint16_t pairs = HasPairs() ? max_pairs_ : uint16_t{1};
   for (uint16_t i = 0; i < pairs; ++i) {
     std::unique_ptr<Virtqueue>& in = queues[ReceiveIndex(i)];
     std::unique_ptr<Virtqueue>& out = queues[TransmitIndex(i)];
     Pair& pair = pairs_[i];
     if (in != nullptr) {
+      receive.index = ReceiveIndex(i);
       pair.receive = std::make_unique<ReceiveQueue>(std::move(in), receive, pair.received);
     }
     if (out != nullptr) {
@@ -235,7 +235,15 @@ void NetDevice::OnDoorbell(uint16_t queue) {
   const auto pair = static_cast<uint16_t>(queue / 2);
   if (pair >= max_pairs_) return;
   if (queue == TransmitIndex(pair)) return ServeTransmit(pair);
-  if (pair < UsedPairs()) ServeReceive(pair);
+  const uint16_t used = UsedPairs();
+  if (pair < used) ServeReceive(pair);
+  if (!steering_.has_value()) return;
+  // What came in through other queues may wait for this one's buffers.
+  for (uint16_t i = 0; i < used; ++i) {
+    if (i != pair && pairs_[i].receive != nullptr && pairs_[i].receive->frame_waits()) {
+      ServeReceive(i);
+    }
+  }
 }
 
 void NetDevice::Resume() {
@@ -276,6 +284,7 @@ void NetDevice::Reset(std::function<void()> done) {
   broken_ = false;
   kernel_failed_ = false;
   active_pairs_ = 1;
+  steering_.reset();
   filter_ = ReceiveFilter(options_.mac);
   {
     const std::lock_guard lock(config_mutex_);
@@ -296,11 +305,20 @@ void NetDevice::Broken(const absl::Status& reason) {
 void NetDevice::ServeReceive(uint16_t index) {
   Pair& pair = pairs_[index];
   if (!serving() || pair.receive == nullptr || pair.in_kernel) return;
-  const auto result = pair.receive->Serve(backend_->queue(index), filter_, kFramesPerRound);
-  if (pair.receive->TakeInterrupt()) transport_->InterruptQueue(ReceiveIndex(index));
-  if (!result.ok()) {
-    return Broken(WithContext(result.status(), absl::StrCat("queue ", ReceiveIndex(index))));
+  ReceiveQueue::Steering steer;
+  if (steering_.has_value()) {
+    steer = [this](std::span<const uint8_t> start) -> ReceiveQueue& {
+      return *pairs_[steering_->PairOf(start)].receive;
+    };
   }
+  const auto result = pair.receive->Serve(backend_->queue(index), filter_, steer, kFramesPerRound);
+  for (uint16_t i = 0; i < max_pairs_; ++i) {
+    if (i != index && !steering_.has_value()) continue;
+    if (pairs_[i].receive != nullptr && pairs_[i].receive->TakeInterrupt()) {
+      transport_->InterruptQueue(ReceiveIndex(i));
+    }
+  }
+  if (!result.ok()) return Broken(result.status());
   if (*result == ReceiveQueue::Result::kMore) rounds_.Add(ReceiveIndex(index));
 }
 
@@ -310,7 +328,7 @@ void NetDevice::ServeTransmit(uint16_t index) {
   // Frames of a queue that isn't in use go nowhere (5.1.6.5.6).
   const bool goes = link_wanted_ && index < active_pairs_;
   net::FrameQueue* const to =
-      goes ? &backend_->queue(static_cast<uint16_t>(index % backend_->queue_pairs())) : nullptr;
+      goes ? &backend_->queue(static_cast<uint16_t>(index % UsedPairs())) : nullptr;
   const auto result = pair.transmit->Serve(to, backend_->offloads(), kFramesPerRound);
   // At once, since TCP sends the next only when it has some of this back.
   if (pair.transmit->TakeInterrupt()) transport_->InterruptQueue(TransmitIndex(index));
@@ -321,9 +339,10 @@ void NetDevice::ServeTransmit(uint16_t index) {
   if (looks_again || *result == TransmitQueue::Result::kMore) rounds_.Add(TransmitIndex(index));
   if (looks_again && index < UsedPairs() && pair.answered_at_once) {
     // The answer of one nearby is there already, as the last one was.
-    const uint64_t before = pair.received.frames;
+    const auto taken = [&pair] { return pair.received.frames + pair.received.handed_on; };
+    const uint64_t before = taken();
     ServeReceive(index);
-    pair.answered_at_once = pair.received.frames != before;
+    pair.answered_at_once = taken() != before;
   }
 }
 
@@ -437,69 +456,8 @@ std::unique_ptr<net::Backend> NetDevice::ExchangeBackend(std::unique_ptr<net::Ba
     const std::lock_guard lock(config_mutex_);
     config_mtu_ = backend_->mtu();
   }
-  why_not_kernel_ = options_.kernel_path == KernelPath::kOff ? "it isn't asked for"
-                    : backend_->queue(0).tap_fd() < 0        ? kNoTap
-                                                             : "";
-  why_not_now_.clear();
+  LookForTap();
   return backend;
-}
-
-// --- inspection ----------------------------------------------------------------------------------
-
-void NetDevice::Inspect(inspect::Node& node) const {
-  node.Value("data_path", kernel_path_active() ? "vhost-net" : "own");
-  if (!kernel_path_active() && !(why_not_kernel_.empty() && why_not_now_.empty())) {
-    node.Value("why_not_vhost", why_not_kernel_.empty() ? why_not_now_ : why_not_kernel_);
-  }
-  node.Value("vhost_starts", kernel_starts_);
-  {
-    const std::lock_guard lock(config_mutex_);
-    node.Value("link_up", (config_status_ & kStatusLinkUp) != 0);
-  }
-  node.Value("mtu", mtu());
-  node.Value("queue_pairs", max_pairs_);
-  node.Value("queue_pairs_in_use", active_pairs_);
-  node.Value("control_commands", control_commands_);
-  node.Value("control_errors", control_errors_);
-  const auto offloads = [&node](const char* name, const net::Offloads& these) {
-    node.Child(name, [&these](inspect::Node& one) {
-      one.Value("checksum", these.checksum);
-      one.Value("tso4", these.tso4);
-      one.Value("tso6", these.tso6);
-      one.Value("ecn", these.ecn);
-      one.Value("uso", these.uso);
-    });
-  };
-  offloads("receive_offloads", receive_offloads_);
-  offloads("transmit_offloads", SendOffloads(active_features_));
-  node.Child("filter", [this](inspect::Node& filter) {
-    filter.Value("promiscuous", filter_.promiscuous());
-    filter.Value("all_multicast", filter_.all_multicast());
-    filter.Value("unicast_addresses", filter_.unicast_addresses());
-    filter.Value("multicast_addresses", filter_.multicast_addresses());
-    filter.Value("vlans", filter_.vlans());
-  });
-  node.Child("pairs", [this](inspect::Node& pairs) {
-    for (size_t i = 0; i < pairs_.size(); ++i) {
-      pairs.Child(std::to_string(i), [&pair = pairs_[i]](inspect::Node& one) {
-        one.Value("received_frames", pair.received.frames);
-        one.Value("received_bytes", pair.received.bytes);
-        one.Value("sent_frames", pair.sent.frames);
-        one.Value("sent_bytes", pair.sent.bytes);
-        one.Value("receive_starved", pair.received.starved);
-        one.Value("transmit_blocked", pair.sent.blocked);
-        one.Child("drops", [&pair](inspect::Node& drops) {
-          drops.Value("receive_filtered", pair.received.filtered);
-          drops.Value("receive_failed", pair.received.failed);
-          for (size_t d = 0; d < kSendDrops; ++d) {
-            drops.Value(absl::StrCat("transmit_", DropName(static_cast<SendDrop>(d))),
-                        pair.sent.drops[d]);
-          }
-        });
-      });
-    }
-  });
-  node.Child("backend", *backend_);
 }
 
 }  // namespace bothy::virtio

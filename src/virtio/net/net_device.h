@@ -2,8 +2,9 @@
 //
 // Frames go between the backend's queues and the driver's, on the thread of `loop`: all queue pairs
 // of a card share it, in rounds of bounded work. Where the backend is a tap and the host has
-// vhost-net, its kernel does that instead (KernelPath), with the same features. Filters, link,
-// queue pairs and receive offloads are set over the control queue (control_commands.cc).
+// vhost-net, its kernel does that instead (KernelPath), with the same features but for steering by
+// flow (RSS). Filters, link, queue pairs, steering and receive offloads are set over the control
+// queue (control_commands.cc).
 //
 // Everything on the thread of `loop`, but ReadConfig, WriteConfig, Inspect.
 #pragma once
@@ -25,6 +26,7 @@
 #include "virtio/device.h"
 #include "virtio/net/receive_filter.h"
 #include "virtio/net/receive_queue.h"
+#include "virtio/net/receive_steering.h"
 #include "virtio/net/transmit_queue.h"
 #include "virtio/net/vhost_net.h"
 #include "virtio/queue/serving_rounds.h"
@@ -86,7 +88,7 @@ class NetDevice final : public Device {
   void Resume() override;
   void Reset(std::function<void()> done) override;
 
-  // What is the loop's: counters, offloads in use, filters. On the loop's thread.
+  // What is the loop's: counters, offloads in use, filters (inspection.cc). On the loop's thread.
   void Inspect(inspect::Node& node) const;
 
   [[nodiscard]] net::Backend& backend() { return *backend_; }
@@ -116,6 +118,7 @@ class NetDevice final : public Device {
 
   [[nodiscard]] uint16_t mtu() const;
   [[nodiscard]] bool Has(uint64_t feature) const { return (active_features_ & feature) != 0; }
+  [[nodiscard]] bool HasPairs() const;
   [[nodiscard]] uint16_t ControlQueue() const;
   [[nodiscard]] bool serving() const { return transport_ != nullptr && !quiesced_ && !broken_; }
   // The pairs that frames go through: those the driver has asked for, as far as the backend has.
@@ -128,13 +131,22 @@ class NetDevice final : public Device {
   // control_commands.cc: whether a command was carried out.
   [[nodiscard]] bool Execute(uint8_t command_class, uint8_t command, std::span<const uint8_t> data);
   [[nodiscard]] bool SetPairs(std::span<const uint8_t> data);
+  [[nodiscard]] bool SetSteering(std::span<const uint8_t> data);
+  // Without `steering` the backend chooses the receive queues. False: all is as it was.
+  [[nodiscard]] bool UsePairs(uint16_t pairs, std::optional<ReceiveSteering> steering);
   [[nodiscard]] bool SetGuestOffloads(std::span<const uint8_t> data);
   void ApplyReceiveOffloads(const net::Offloads& offloads);
   void Broken(const absl::Status& reason);
   void ShowLink(bool announce);
   void LookedAtStatus();
 
+  void InspectSteering(inspect::Node& node) const;
+
   // The kernel's data path (kernel_path.cc): takes over if it can, and gives back.
+  absl::Status OpenKernelPath();
+  // Whether there is one depends on the backend.
+  void LookForTap();
+  [[nodiscard]] std::string WhyNotKernel() const;
   [[nodiscard]] bool KernelMayServe() const;
   void StartKernelPath();
   void StopKernelPath();
@@ -163,6 +175,7 @@ class NetDevice final : public Device {
   Chain control_chain_;
   std::vector<uint8_t> command_;
   uint16_t active_pairs_ = 1;
+  std::optional<ReceiveSteering> steering_;  // by the driver; names receive queues that are there
   ReceiveFilter filter_;
   net::Offloads receive_offloads_;
   bool quiesced_ = true;

@@ -3,14 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <map>
-
 #include "support/check.h"
 #include "support/endian.h"
 #include "virtio/net/wire.h"
-#include "virtio/testing/driver_queue.h"
-#include "virtio/testing/fake_backend.h"
-#include "virtio/testing/test_transport.h"
+#include "virtio/testing/net_device_fixture.h"
 
 namespace bothy::virtio {
 namespace {
@@ -19,143 +15,13 @@ using namespace net_wire;  // NOLINT(google-build-using-namespace)
 using testing::DriverQueue;
 using ::testing::ElementsAre;
 using testing::FakeBackend;
-using testing::FakeFrameQueue;
+using testing::Frame;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using testing::kMac;
+using testing::NetDeviceTest;
 using ::testing::SizeIs;
-using Buffer = DriverQueue::Buffer;
-using Bytes = FakeFrameQueue::Bytes;
-
-constexpr MacBytes kMac = {0x02, 0, 0, 0, 0, 0x77};
-constexpr uint16_t kPairs = 2;
-constexpr uint16_t kRingSize = 16;
-constexpr uint64_t kRings = 0x1000;
-constexpr uint64_t kRingStride = 0x1000;
-constexpr uint64_t kCommand = 0x40000;
-constexpr uint64_t kAnswer = 0x42000;
-constexpr uint64_t kFrame = 0x50000;
-constexpr uint64_t kReceive = 0x80000;
-
-class FakeTransport final : public testing::TestTransport {
- public:
-  void InterruptQueue(uint16_t queue) override { ++interrupts[queue]; }
-  void ConfigChanged() override { ++config_changes; }
-  void NeedsReset(const absl::Status& reason) override { broken = std::string(reason.message()); }
-  std::map<uint16_t, int> interrupts;
-  int config_changes = 0;
-  std::string broken;
-};
-
-// Ethernet: to, from, type, payload 0, 1, 2...
-Bytes Frame(const MacBytes& to, size_t payload) {
-  Bytes frame(to.begin(), to.end());
-  frame.insert(frame.end(), {0x52, 0x54, 0, 0, 0, 1, 0x08, 0x00});
-  for (size_t i = 0; i < payload; ++i) frame.push_back(static_cast<uint8_t>(i));
-  return frame;
-}
-Bytes WithHeader(const Bytes& frame, const FrameHeader& header = {}) {
-  Bytes bytes(header.begin(), header.end());
-  bytes.insert(bytes.end(), frame.begin(), frame.end());
-  return bytes;
-}
-
-// A driver, a device and a network, all on this thread.
-class NetDeviceTest : public ::testing::Test {
- protected:
-  static constexpr uint64_t kUsual = ~uint64_t{0};  // all that is offered
-
-  NetDeviceTest() {
-    for (uint16_t i = 0; i <= 2 * kPairs; ++i) {
-      drivers_.emplace_back(*ram_, kRings + i * kRingStride, kRingSize);
-    }
-    Make(FakeBackend::kAll);
-  }
-  ~NetDeviceTest() override { Reset(); }
-
-  void Make(const net::Offloads& offloads) {
-    auto backend = std::make_unique<FakeBackend>(kPairs, offloads);
-    backend_ = backend.get();
-    auto device =
-        NetDevice::Create({.name = "net0", .mac = kMac}, std::move(backend), *ram_, *loop_);
-    CHECK_OK(device.status());
-    device_ = *std::move(device);
-    device_->Resume();
-  }
-  void Activate(uint64_t features = kUsual) {
-    std::vector<std::unique_ptr<Virtqueue>> queues;
-    for (DriverQueue& driver : drivers_) {
-      queues.push_back(*Virtqueue::Create(*ram_, driver.setup()));
-    }
-    device_->Activate(transport_, device_->features() & features, std::move(queues));
-  }
-  void Reset() {
-    bool done = false;
-    device_->Reset([&done] { done = true; });
-    CHECK(done);
-    Turn();
-  }
-  // What was posted is done.
-  void Turn() {
-    for (int round = 0; round < 40; ++round) {
-      bool turned = false;
-      loop_->Post([&turned] { turned = true; });
-      loop_->RunUntil([&turned] { return turned; });
-    }
-  }
-  void Ring(uint16_t queue) {
-    device_->OnDoorbell(queue);
-    Turn();
-  }
-
-  void Write(uint64_t gpa, const Bytes& bytes) { CHECK_OK(ram_->Write(gpa, bytes)); }
-  Bytes Read(uint64_t gpa, size_t size) {
-    Bytes bytes(size);
-    CHECK_OK(ram_->Read(gpa, bytes));
-    return bytes;
-  }
-  // Sends a frame in pieces; whether it was given back.
-  bool Send(const Bytes& bytes, uint16_t pair = 0) {
-    Write(kFrame, bytes);
-    const auto size = static_cast<uint32_t>(bytes.size());
-    const uint32_t first = std::min<uint32_t>(size, 20);
-    std::vector<Buffer> buffers = {{kFrame, first}};
-    if (size > first) buffers.push_back({kFrame + first, size - first});
-    CHECK(drivers_[TransmitIndex(pair)].Add(buffers).has_value());
-    Ring(TransmitIndex(pair));
-    return drivers_[TransmitIndex(pair)].TakeUsed().has_value();
-  }
-  FakeFrameQueue& network(uint16_t pair = 0) { return backend_->queue(pair); }
-  void Offer(uint64_t gpa, uint32_t bytes, uint16_t pair = 0) {
-    const std::array<Buffer, 1> buffers = {{{gpa, bytes, true}}};
-    CHECK(drivers_[ReceiveIndex(pair)].Add(buffers).has_value());
-  }
-  uint8_t Command(uint8_t command_class, uint8_t command, const Bytes& data,
-                  uint16_t queue = 2 * kPairs) {
-    Bytes bytes = {command_class, command};
-    bytes.insert(bytes.end(), data.begin(), data.end());
-    Write(kCommand, bytes);
-    Write(kAnswer, {0xEE});
-    const std::array<Buffer, 2> buffers = {
-        {{kCommand, static_cast<uint32_t>(bytes.size())}, {kAnswer, 1, true}}};
-    CHECK(drivers_[queue].Add(buffers).has_value());
-    Ring(queue);
-    const auto used = drivers_[queue].TakeUsed();
-    EXPECT_TRUE(used.has_value());
-    return Read(kAnswer, 1)[0];
-  }
-  uint16_t Status() {
-    std::array<uint8_t, 2> status{};
-    device_->ReadConfig(kConfigStatus, status);
-    return LoadLe<uint16_t>(status.data());
-  }
-
-  std::unique_ptr<memory::GuestMemory> ram_ = testing::TestRam(2 << 20);
-  std::unique_ptr<IoLoop> loop_ = *IoLoop::Create();
-  FakeTransport transport_;
-  std::vector<DriverQueue> drivers_;
-  FakeBackend* backend_ = nullptr;
-  std::unique_ptr<NetDevice> device_;
-};
+using testing::WithHeader;
 
 TEST_F(NetDeviceTest, SendsWhatTheDriverPutsThere) {
   Activate();
@@ -548,7 +414,7 @@ TEST_F(NetDeviceTest, QueuePairsAreUsedAsTheDriverAsks) {
 }
 
 TEST_F(NetDeviceTest, WithoutMultiqueueTheThirdQueueIsControl) {
-  Activate(~kFeatureMultiqueue);
+  Activate(~(kFeatureMultiqueue | kFeatureRss));
   EXPECT_EQ(Command(kClassReceive, kReceivePromiscuous, {0}, 2), kControlOk);
   EXPECT_EQ(Command(kClassMultiqueue, kMultiqueuePairsSet, {1, 0}, 2), kControlError);
 }
@@ -562,13 +428,8 @@ TEST_F(NetDeviceTest, ReceiveOffloadsFollowTheDriver) {
   StoreLe<uint64_t>(offloads.data(), kFeatureGuestChecksum);
   EXPECT_EQ(Command(kClassGuestOffloads, kGuestOffloadsSet, offloads), kControlOk);
   EXPECT_EQ(backend_->receive_offloads, net::Offloads{.checksum = true});
-  Reset();
+  StartAnew();
   // Segments without checksums are nothing (5.1.3.1).
-  drivers_.clear();
-  for (uint16_t i = 0; i <= 2 * kPairs; ++i) {
-    drivers_.emplace_back(*ram_, kRings + i * kRingStride, kRingSize);
-  }
-  CHECK_OK(ram_->Zero(kRings, (2 * kPairs + 1) * kRingStride));
   Activate(~kFeatureGuestChecksum);
   EXPECT_EQ(backend_->receive_offloads, net::Offloads{});
 }
@@ -643,86 +504,6 @@ TEST_F(NetDeviceTest, ANetworkOfOtherMeasuresIsUsedAsFarAsTheCardGoes) {
   EXPECT_EQ(mtu(), 900);
 }
 
-// A TCP frame over IPv4 with so much payload and room for its checksums, as drivers leave it.
-Bytes TcpFrame(size_t payload) {
-  Bytes frame = Frame({2, 2, 2, 2, 2, 2}, 0);
-  frame.insert(frame.end(), {0x45, 0, 0, 0, 0x10, 0, 0x40, 0, 64, 6, 0, 0,  //
-                             10,   0, 0, 1, 10,   0, 0,    2});
-  StoreBe<uint16_t>(&frame[16], static_cast<uint16_t>(40 + payload));
-  frame.insert(frame.end(), {0x12, 0x34, 0, 80, 0, 0, 0x03, 0xE8, 0, 0, 0, 1,  //
-                             0x50, 0x99, 1, 0,  0, 0, 0,    0});               // CWR ACK PSH FIN
-  for (size_t i = 0; i < payload; ++i) frame.push_back(static_cast<uint8_t>(i * 7));
-  return frame;
-}
-uint16_t Folded(std::span<const uint8_t> bytes, uint64_t sum = 0) {
-  for (size_t i = 0; i < bytes.size(); ++i) sum += i % 2 == 0 ? bytes[i] << 8 : bytes[i];
-  while (sum >> 16 != 0) sum = (sum & 0xFFFF) + (sum >> 16);
-  return static_cast<uint16_t>(sum);
-}
-FrameHeader TcpHeader(uint8_t type, uint16_t segment) {
-  FrameHeader header{};
-  header[kHeaderFlags] = kNeedsChecksum;
-  header[kHeaderGsoType] = type;
-  StoreLe<uint16_t>(&header[kHeaderGsoSize], segment);
-  StoreLe<uint16_t>(&header[kHeaderLength], 54);
-  StoreLe<uint16_t>(&header[kHeaderChecksumStart], 34);
-  StoreLe<uint16_t>(&header[kHeaderChecksumOffset], 16);
-  return header;
-}
-
-TEST_F(NetDeviceTest, DoesItselfWhatTheNextNetworkCannot) {
-  Activate();
-  device_->SetLink(false, nullptr);
-  auto next = std::make_unique<FakeBackend>(uint16_t{1}, net::Offloads{});
-  FakeFrameQueue& network = next->queue(0);
-  (void)device_->ExchangeBackend(std::move(next));
-  device_->SetLink(true, nullptr);
-  network.room = 2;  // and the third in a while
-  EXPECT_FALSE(Send(WithHeader(TcpFrame(2500), TcpHeader(kGsoTcp4 | kGsoEcn, 1000))));
-  network.MakeRoom(10);
-  Turn();
-  EXPECT_TRUE(drivers_[TransmitIndex(0)].TakeUsed().has_value());
-  ASSERT_THAT(network.sent, SizeIs(3));
-  const Bytes whole = TcpFrame(2500);
-  Bytes payload;
-  for (size_t i = 0; i < 3; ++i) {
-    SCOPED_TRACE(i);
-    const Bytes& sent = network.sent[i];
-    EXPECT_EQ(Bytes(sent.begin(), sent.begin() + kHeaderBytes), Bytes(kHeaderBytes, 0));
-    const std::span<const uint8_t> frame = std::span(sent).subspan(kHeaderBytes);
-    const size_t part = i < 2 ? 1000 : 500;
-    ASSERT_EQ(frame.size(), 54 + part);
-    EXPECT_EQ(LoadBe<uint16_t>(&frame[16]), 40 + part);
-    EXPECT_EQ(LoadBe<uint16_t>(&frame[18]), 0x1000 + i);
-    EXPECT_EQ(Folded(frame.subspan(14, 20)), 0xFFFF);
-    EXPECT_EQ(LoadBe<uint32_t>(&frame[38]), 1000 + 1000 * i);
-    EXPECT_EQ(frame[47], i == 0 ? 0x90 : i == 1 ? 0x10 : 0x19);
-    EXPECT_EQ(Folded(frame.subspan(34), Folded(frame.subspan(26, 8)) + 6 + 20 + part), 0xFFFF);
-    payload.insert(payload.end(), frame.begin() + 54, frame.end());
-  }
-  EXPECT_EQ(payload, Bytes(whole.begin() + 54, whole.end()));
-
-  // A checksum alone: the pseudo header's sum is there.
-  network.sent.clear();
-  Bytes one = TcpFrame(101);
-  StoreBe<uint16_t>(&one[50], Folded(std::span(one).subspan(26, 8), 6 + 20 + 101));
-  EXPECT_TRUE(Send(WithHeader(one, TcpHeader(kGsoNone, 0))));
-  ASSERT_THAT(network.sent, SizeIs(1));
-  const std::span<const uint8_t> frame = std::span(network.sent[0]).subspan(kHeaderBytes);
-  EXPECT_EQ(Folded(frame.subspan(34), Folded(frame.subspan(26, 8)) + 6 + 20 + 101), 0xFFFF);
-
-  // What isn't what it says.
-  network.sent.clear();
-  EXPECT_TRUE(Send(WithHeader(TcpFrame(2500), TcpHeader(kGsoTcp6, 1000))));
-  EXPECT_TRUE(Send(WithHeader(TcpFrame(2500), TcpHeader(kGsoTcp4, 1))));
-  EXPECT_TRUE(Send(WithHeader(TcpFrame(2500), TcpHeader(kGsoUdp, 1000))));
-  Bytes options = TcpFrame(4);
-  options[46] = 0xF0;
-  EXPECT_TRUE(Send(WithHeader(options, TcpHeader(kGsoTcp4, 1000))));
-  EXPECT_THAT(network.sent, IsEmpty());
-  EXPECT_THAT(transport_.broken, IsEmpty());
-}
-
 TEST_F(NetDeviceTest, ADriverThatDoesNotRunIsNotWaitedFor) {
   bool seen = false;
   device_->SetLink(false, [&seen] { seen = true; });
@@ -737,14 +518,38 @@ TEST_F(NetDeviceTest, ADriverThatDoesNotRunIsNotWaitedFor) {
   device_->SetLink(true, nullptr);
 }
 
+// Other queues and a pause come between two turns, whichever way the flood goes.
 TEST_F(NetDeviceTest, AFloodTakesItsTurns) {
+  constexpr int kTurn = 64;
+  constexpr int kFlood = 200;
   Activate();
-  for (int i = 0; i < 200; ++i) network().Arrive(WithHeader(Frame(kMac, 10)));
-  for (uint64_t i = 0; i < kRingSize; ++i) Offer(kReceive + 0x1000 * i, 4096);
-  Ring(ReceiveIndex(0));
-  int got = 0;
-  while (drivers_[ReceiveIndex(0)].TakeUsed().has_value()) ++got;
-  EXPECT_EQ(got, kRingSize);
+  for (int i = 0; i < kFlood; ++i) network().Arrive(WithHeader(Frame(kMac, 10)));
+  const Bytes frame = WithHeader(Frame(kMac, 10));
+  Write(kFrame, frame);
+  const std::array<Buffer, 1> out = {{{kFrame, static_cast<uint32_t>(frame.size())}}};
+  for (uint64_t i = 0; i < kFlood; ++i) {
+    Offer(kReceive + 0x1000 * i, 4096);
+    ASSERT_TRUE(drivers_[TransmitIndex(0)].Add(out).has_value());
+  }
+  int received = 0;
+  const auto count = [&] {
+    while (drivers_[ReceiveIndex(0)].TakeUsed().has_value()) ++received;
+  };
+  device_->OnDoorbell(ReceiveIndex(0));
+  device_->OnDoorbell(TransmitIndex(0));
+  count();
+  EXPECT_EQ(received, kTurn);
+  EXPECT_THAT(network().sent, SizeIs(kTurn));
+  device_->Quiesce([] {});
+  Turn();
+  count();
+  EXPECT_EQ(received, kTurn);
+  EXPECT_THAT(network().sent, SizeIs(kTurn));
+  device_->Resume();
+  Turn();
+  count();
+  EXPECT_EQ(received, kFlood);
+  EXPECT_THAT(network().sent, SizeIs(kFlood));
 }
 
 }  // namespace

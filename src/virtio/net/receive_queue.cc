@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "support/endian.h"
+#include "virtio/net/flow_fields.h"
 #include "virtio/net/wire.h"
 #include "virtio/queue/iovec_cursor.h"
 
@@ -21,16 +22,18 @@ constexpr size_t kMostBuffers = 1022;
 // Until there is room for `bytes`, or nothing more to hold.
 absl::Status ReceiveQueue::Hold(size_t bytes) {
   while (held_bytes_ < bytes && (options_.mergeable || held_.empty())) {
-    ASSIGN_OR_RETURN(const bool popped, queue_->Pop(chain_));
-    if (!popped) return absl::OkStatus();
+    const absl::StatusOr<bool> popped = queue_->Pop(chain_);
+    if (!popped.ok()) return WithContext(popped.status(), absl::StrCat("queue ", options_.index));
+    if (!*popped) return absl::OkStatus();
     // 5.1.6.3.1: at least the header's bytes; a buffer to be read isn't one to receive into.
     if (chain_.writable_bytes < kHeaderBytes || !chain_.readable.empty()) {
-      return absl::InvalidArgumentError(absl::StrCat("a receive buffer with ",
-                                                     chain_.writable_bytes, " bytes to write and ",
-                                                     chain_.readable_bytes, " to read"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("queue ", options_.index, ": a receive buffer with ", chain_.writable_bytes,
+                       " bytes to write and ", chain_.readable_bytes, " to read"));
     }
     if (chain_.writable.size() > kMostBuffers) {
-      return absl::InvalidArgumentError("a receive buffer of too many pieces");
+      return absl::InvalidArgumentError(
+          absl::StrCat("queue ", options_.index, ": a receive buffer of too many pieces"));
     }
     if (buffers_.size() + chain_.writable.size() > kMostBuffers) {
       queue_->GiveBack(1);
@@ -45,11 +48,21 @@ absl::Status ReceiveQueue::Hold(size_t bytes) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<bool> ReceiveQueue::HoldMore(size_t bytes) {
+  if (queue_->EnableDoorbell()) {
+    const size_t before = held_.size();
+    RETURN_IF_ERROR(Hold(bytes));
+    if (held_.size() != before) return true;
+  }
+  ++counters_.starved;
+  return false;
+}
+
 absl::StatusOr<size_t> ReceiveQueue::Take(net::FrameQueue& from) {
   const size_t longest = kHeaderBytes + options_.longest_frame;
   // Without mergeable buffers the driver's are as long as they have to be (5.1.6.3.1), and what is
   // longer is lost.
-  if (held_bytes_ >= longest || !options_.mergeable) {
+  if (held_bytes_ >= longest || (!options_.mergeable && !held_.empty())) {
     return last_frame_ <= held_.front().bytes && held_.size() > 1 ? TakeShort(from)
                                                                   : from.Receive(buffers_);
   }
@@ -84,6 +97,14 @@ bool ReceiveQueue::Wanted(const ReceiveFilter& filter, std::span<const iovec> fr
          filter.Passes(std::span(start).subspan(kHeaderBytes, there - kHeaderBytes));
 }
 
+ReceiveQueue& ReceiveQueue::Steer(const Steering& steering, std::span<const iovec> frame,
+                                  size_t bytes) {
+  std::array<uint8_t, kHeaderBytes + kFlowStartBytes> start;
+  const size_t there = std::min(bytes, start.size());
+  (void)CopyFrom(frame, std::span(start).first(there));
+  return steering(std::span(start).subspan(kHeaderBytes, there - kHeaderBytes));
+}
+
 void ReceiveQueue::Use(size_t bytes) {
   size_t chains = 0;
   size_t buffers = 0;
@@ -111,24 +132,40 @@ void ReceiveQueue::Use(size_t bytes) {
   buffers_.erase(buffers_.begin(), buffers_.begin() + static_cast<ptrdiff_t>(buffers));
 }
 
-absl::StatusOr<ReceiveQueue::Result> ReceiveQueue::Serve(net::FrameQueue& from,
-                                                         const ReceiveFilter& filter, int frames) {
-  for (int taken = 0; taken < frames; ++taken) {
-    const size_t needed =
-        waiting_frame_ != 0 ? waiting_frame_ : kHeaderBytes + options_.longest_frame;
-    RETURN_IF_ERROR(Hold(needed));
-    const bool starved = waiting_frame_ != 0 ? held_bytes_ < waiting_frame_ : held_.empty();
-    if (starved) {
-      if (queue_->EnableDoorbell()) {
-        const size_t before = held_.size();
-        RETURN_IF_ERROR(Hold(needed));
-        if (held_.size() != before) continue;
-      }
-      ++counters_.starved;
-      return Result::kStarved;
+void ReceiveQueue::Count(size_t bytes) {
+  ++counters_.frames;
+  counters_.bytes += bytes - kHeaderBytes;
+}
+
+absl::StatusOr<bool> ReceiveQueue::Deliver(std::span<const iovec> frame, size_t bytes) {
+  RETURN_IF_ERROR(Hold(bytes));
+  while (held_bytes_ < bytes) {
+    if (!options_.mergeable && !held_.empty()) {
+      ++counters_.too_long;
+      return true;
     }
+    ASSIGN_OR_RETURN(const bool more, HoldMore(bytes));
+    if (!more) return false;
+  }
+  CopyBetween(frame, buffers_, bytes);
+  Use(bytes);
+  Count(bytes);
+  return true;
+}
+
+absl::StatusOr<ReceiveQueue::Result> ReceiveQueue::Serve(net::FrameQueue& from,
+                                                         const ReceiveFilter& filter,
+                                                         const Steering& steering, int frames) {
+  for (int taken = 0; taken < frames; ++taken) {
     size_t bytes = waiting_frame_;
     if (bytes == 0) {
+      const size_t longest = kHeaderBytes + options_.longest_frame;
+      RETURN_IF_ERROR(Hold(longest));
+      // Frames of other queues may come in here whether this one has buffers or not.
+      if (held_.empty() && steering == nullptr) {
+        ASSIGN_OR_RETURN(const bool more, HoldMore(longest));
+        if (!more) return Result::kStarved;
+      }
       const absl::StatusOr<size_t> received = Take(from);
       if (!received.ok()) {
         // It says so when it is of use again.
@@ -147,14 +184,23 @@ absl::StatusOr<ReceiveQueue::Result> ReceiveQueue::Serve(net::FrameQueue& from,
       ++counters_.filtered;
       continue;
     }
-    if (in_own) {
-      if (held_bytes_ < bytes) continue;  // until the driver has as much
-      (void)CopyTo({own_.data(), bytes}, buffers_);
-      waiting_frame_ = 0;
+    ReceiveQueue& target = steering == nullptr ? *this : Steer(steering, frame, bytes);
+    if (&target == this && !in_own) {
+      Use(bytes);
+      Count(bytes);
+      continue;
     }
-    Use(bytes);
-    ++counters_.frames;
-    counters_.bytes += bytes - kHeaderBytes;
+    ASSIGN_OR_RETURN(const bool delivered, target.Deliver(frame, bytes));
+    if (!delivered) {
+      if (!in_own) {
+        own_.resize(kHeaderBytes + net::kLargestFrame);
+        (void)CopyFrom(frame, std::span(own_).first(bytes));
+        waiting_frame_ = bytes;
+      }
+      return Result::kStarved;
+    }
+    waiting_frame_ = 0;
+    if (&target != this) ++counters_.handed_on;
   }
   return Result::kMore;
 }

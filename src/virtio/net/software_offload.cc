@@ -3,20 +3,13 @@
 #include <algorithm>
 #include <array>
 
+#include "net/ethernet.h"
 #include "support/endian.h"
 #include "virtio/net/wire.h"
 
 namespace bothy::virtio {
 namespace {
 
-constexpr size_t kEthernetBytes = 14;
-constexpr size_t kTagBytes = 4;
-constexpr uint16_t kTypeVlan = 0x8100;
-constexpr uint16_t kTypeServiceVlan = 0x88A8;
-constexpr uint16_t kTypeIpv4 = 0x0800;
-constexpr uint16_t kTypeIpv6 = 0x86DD;
-constexpr uint8_t kProtocolTcp = 6;
-constexpr uint8_t kProtocolUdp = 17;
 // IPv4 (RFC 791): offsets in its header.
 constexpr size_t kIpv4Bytes = 20;
 constexpr size_t kIpv4Length = 2;
@@ -73,17 +66,18 @@ bool SoftwareOffload::Needed(const FrameHeader& header, const net::Offloads& tak
 
 bool SoftwareOffload::FindHeaders(uint8_t type, size_t checksum_start, size_t checksum_offset) {
   udp_ = type == net_wire::kGsoUdp;
-  network_ = kEthernetBytes;
-  if (frame_.size() < kEthernetBytes + 2 * kTagBytes + kIpv4Bytes) return false;
+  network_ = net::kEthernetHeaderBytes;
+  if (frame_.size() < net::kEthernetHeaderBytes + 2 * net::kVlanTagBytes + kIpv4Bytes) return false;
   auto ether_type = LoadBe<uint16_t>(&frame_[network_ - 2]);
-  for (int tags = 0; tags < 2 && (ether_type == kTypeVlan || ether_type == kTypeServiceVlan);
+  for (int tags = 0;
+       tags < 2 && (ether_type == net::kEthernetVlan || ether_type == net::kEthernetServiceVlan);
        ++tags) {
-    network_ += kTagBytes;
+    network_ += net::kVlanTagBytes;
     ether_type = LoadBe<uint16_t>(&frame_[network_ - 2]);
   }
-  six_ = ether_type == kTypeIpv6;
+  six_ = ether_type == net::kEthernetIpv6;
   const size_t network_bytes = six_ ? kIpv6Bytes : kIpv4Bytes;
-  if (!six_ && ether_type != kTypeIpv4) return false;
+  if (!six_ && ether_type != net::kEthernetIpv4) return false;
   if (type == net_wire::kGsoTcp4 && six_) return false;
   if (type == net_wire::kGsoTcp6 && !six_) return false;
   transport_ = checksum_start;
@@ -93,7 +87,8 @@ bool SoftwareOffload::FindHeaders(uint8_t type, size_t checksum_start, size_t ch
   }
   if (!six_) {
     if (transport_ != network_ + size_t{4} * (frame_[network_] & 0xF)) return false;
-    if (frame_[network_ + kIpv4Protocol] != (udp_ ? kProtocolUdp : kProtocolTcp)) return false;
+    const uint8_t protocol = udp_ ? net::kProtocolUdp : net::kProtocolTcp;
+    if (frame_[network_ + kIpv4Protocol] != protocol) return false;
   }
   if (checksum_offset != (udp_ ? kUdpChecksum : kTcpChecksum)) return false;
   payload_ = transport_ + (udp_ ? kUdpBytes : size_t{4} * (frame_[transport_ + kTcpOffset] >> 4));
@@ -126,7 +121,7 @@ void SoftwareOffload::FinishHeaders(std::span<uint8_t> segment, size_t payload_b
   const bool first = done_ == 0;
   const bool last = payload_ + done_ + payload_bytes == frame_.size();
   const size_t transport_bytes = segment.size() - transport_;
-  uint64_t pseudo = (udp_ ? kProtocolUdp : kProtocolTcp) + transport_bytes;
+  uint64_t pseudo = (udp_ ? net::kProtocolUdp : net::kProtocolTcp) + transport_bytes;
   if (six_) {
     StoreBe<uint16_t>(&segment[network_ + kIpv6Length],
                       static_cast<uint16_t>(segment.size() - network_ - kIpv6Bytes));

@@ -13,7 +13,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "support/check.h"
-#include "support/log.h"
 #include "virtio/device.h"
 #include "virtio/net/wire.h"
 
@@ -124,17 +123,14 @@ void VhostNet::Stop() {
     (void)::ioctl(fd_.get(), VHOST_SET_VRING_KICK, &file);
     (void)::ioctl(fd_.get(), VHOST_SET_VRING_CALL, &file);
   }
-  for (uint32_t i = 0; i < rings_.size(); ++i) {
-    if (rings_[i].queue == nullptr) continue;
-    vhost_vring_state state{.index = i, .num = 0};
-    if (::ioctl(fd_.get(), VHOST_GET_VRING_BASE, &state) != 0) {
-      log_.Log(LogLevel::kError, "vhost-net",
-               absl::StrCat("where a ring goes on: ", std::strerror(errno)));
-      continue;
-    }
-    rings_[i].queue->ContinueAt(static_cast<uint16_t>(state.num));
+  // Not where the kernel says: it is past a chain that it found wrong and keeps.
+  for (const Ring& ring : rings_) {
+    if (ring.queue != nullptr) ring.queue->ContinueAtUsed();
   }
   rings_ = {};
+  // What was wrong with these rings isn't the next ones' fault.
+  eventfd_t errors = 0;
+  (void)::eventfd_read(error_.get(), &errors);
 }
 
 }  // namespace bothy::virtio

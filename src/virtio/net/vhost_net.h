@@ -12,7 +12,6 @@
 #include <memory>
 
 #include "memory/guest_memory.h"
-#include "support/log.h"
 #include "support/status.h"
 #include "support/unique_fd.h"
 #include "virtio/queue/virtqueue.h"
@@ -35,7 +34,8 @@ class VhostNet {
   // `rings`: receive, transmit. `features` as the driver has negotiated them.
   absl::Status Start(const memory::GuestMemory& memory, uint64_t features,
                      const std::array<Ring, 2>& rings, int tap_fd);
-  // The rings' virtqueues go on where the kernel has stopped. Also after a Start that failed.
+  // The rings' virtqueues go on behind what the kernel has given back. Also after a Start that
+  // failed.
   void Stop();
 
   // Becomes readable when the driver broke the rules and the kernel has stopped looking.
@@ -50,7 +50,6 @@ class VhostNet {
   UniqueFd error_;
   uint64_t features_;  // of the host
   std::array<Ring, 2> rings_;
-  LogLimiter log_;  // the driver starts and stops rings
 };
 
 }  // namespace bothy::virtio

@@ -38,6 +38,7 @@ constexpr uint16_t kQueues = 2 * kPairs + 1;
 constexpr uint16_t kRingSize = 16;
 constexpr uint64_t kQueueBase = 0x1000;
 constexpr uint64_t kQueueStride = 0x1000;
+constexpr uint64_t kCommand = 0x70000;
 constexpr uint64_t kGuarded = 0x80000;  // no descriptor made here points beyond it
 
 class Machine {
@@ -79,7 +80,7 @@ class Machine {
   }
   // What was posted is done, bounded: a flood is served for as long as it lasts.
   void Settle() {
-    for (int round = 0; round < 8; ++round) {
+    for (int round = 0; round < 3; ++round) {
       bool turned = false;
       loop_->Post([&turned] { turned = true; });
       loop_->RunUntil([&turned] { return turned; });
@@ -112,7 +113,7 @@ class Machine {
     const auto operation = input.Take<uint8_t>();
     const auto which = input.Take<uint8_t>();
     const auto queue = static_cast<uint16_t>(which % kQueues);
-    switch (operation % 11) {
+    switch (operation % 12) {
       case 0: {  // guest memory below the guard
         const auto at = input.Take<uint32_t>() % (kGuarded - 8);
         CHECK_OK(ram_->WriteObject(at, input.Take<uint64_t>()));
@@ -142,7 +143,9 @@ class Machine {
         break;
       case 4: {  // from the network
         FakeBackend::Bytes frame(input.Take<uint16_t>() + net_wire::kHeaderBytes);
-        for (size_t i = 0; i < std::min<size_t>(frame.size(), 32); ++i) {
+        // What decides its way: headers of all layers.
+        for (size_t i = 0; i < std::min<size_t>(frame.size(), net_wire::kHeaderBytes + which);
+             ++i) {
           frame[i] = input.Take<uint8_t>();
         }
         backend_->queue(which % backend_->queue_pairs()).Arrive(std::move(frame));
@@ -185,10 +188,49 @@ class Machine {
         Settle();
         break;
       }
+      case 11:
+        Steer(which, input);
+        break;
     }
   }
 
  private:
+  // A command to steer by flows that is right but for what the input says.
+  void Steer(uint8_t which, FuzzInput& input) {
+    std::vector<uint8_t> command = {net_wire::kClassMultiqueue, net_wire::kMultiqueueRss};
+    const auto append = [&command](auto value) {
+      command.resize(command.size() + sizeof value);
+      StoreLe(&command[command.size() - sizeof value], value);
+    };
+    const auto entries = static_cast<uint16_t>(1 << (which % 9));
+    append(uint32_t{input.Take<uint8_t>()});
+    append(static_cast<uint16_t>(entries - 1 + (which >> 7)));
+    append(static_cast<uint16_t>(input.Take<uint8_t>() % (kPairs + 1)));
+    for (uint16_t i = 0; i < entries; ++i) {
+      append(static_cast<uint16_t>(i % 8 == 7 ? input.Take<uint8_t>() : i % kPairs));
+    }
+    append(static_cast<uint16_t>(input.Take<uint8_t>() % (kPairs + 2)));
+    const auto key = static_cast<uint8_t>(input.Take<uint8_t>() % 48);
+    append(key);
+    for (uint8_t i = 0; i < key; ++i) append(input.Take<uint8_t>());
+    if (input.Take<uint8_t>() % 8 == 0) command.pop_back();
+    CHECK_OK(ram_->Write(kCommand, command));
+    // A chain of two: the command, and a byte for the answer.
+    const uint64_t ring = kQueueBase + 2 * kPairs * kQueueStride;
+    CHECK_OK(ram_->WriteObject(ring, kCommand));
+    CHECK_OK(ram_->WriteObject(ring + 8, static_cast<uint32_t>(command.size())));
+    CHECK_OK(ram_->WriteObject(ring + 12, uint32_t{DriverQueue::kNext | (1 << 16)}));
+    CHECK_OK(ram_->WriteObject(ring + 16, kCommand));
+    CHECK_OK(ram_->WriteObject(ring + 24, uint32_t{1}));
+    CHECK_OK(ram_->WriteObject(ring + 28, uint32_t{DriverQueue::kWrite}));
+    const uint64_t available = ring + 16 * kRingSize;
+    const uint16_t index = *ram_->ReadObject<uint16_t>(available + 2);
+    CHECK_OK(ram_->WriteObject(available + 4 + 2 * uint64_t(index % kRingSize), uint16_t{0}));
+    CHECK_OK(ram_->WriteObject(available + 2, static_cast<uint16_t>(index + 1)));
+    device_->OnDoorbell(2 * kPairs);
+    Settle();
+  }
+
   const testing::GuardedRam ram_{kRamBytes, kGuarded};
   std::unique_ptr<IoLoop> loop_ = *IoLoop::Create({.engine = IoLoop::Engine::kThreadPool});
   testing::QuietTransport transport_{kQueues};

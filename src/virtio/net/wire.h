@@ -39,13 +39,17 @@ inline constexpr uint64_t kFeatureControlMac = uint64_t{1} << 23;
 inline constexpr uint64_t kFeatureGuestUso4 = uint64_t{1} << 54;
 inline constexpr uint64_t kFeatureGuestUso6 = uint64_t{1} << 55;
 inline constexpr uint64_t kFeatureHostUso = uint64_t{1} << 56;
+inline constexpr uint64_t kFeatureRss = uint64_t{1} << 60;
 
 // Configuration (5.1.4).
-inline constexpr size_t kConfigBytes = 12;
+inline constexpr size_t kConfigBytes = 24;
 inline constexpr size_t kConfigMac = 0;
 inline constexpr size_t kConfigStatus = 6;
 inline constexpr size_t kConfigMaxPairs = 8;
 inline constexpr size_t kConfigMtu = 10;
+inline constexpr size_t kConfigMostKeyBytes = 17;  // rss_max_key_size
+inline constexpr size_t kConfigMostTableEntries = 18;
+inline constexpr size_t kConfigHashTypes = 20;
 inline constexpr uint16_t kStatusLinkUp = 1;
 inline constexpr uint16_t kStatusAnnounce = 2;
 
@@ -86,7 +90,17 @@ inline constexpr uint8_t kClassAnnounce = 3;
 inline constexpr uint8_t kAnnounceAcknowledge = 0;
 inline constexpr uint8_t kClassMultiqueue = 4;
 inline constexpr uint8_t kMultiqueuePairsSet = 0;
+inline constexpr uint8_t kMultiqueueRss = 1;
 inline constexpr uint8_t kClassGuestOffloads = 5;
 inline constexpr uint8_t kGuestOffloadsSet = 0;
+
+// Hash types (5.1.6.4.3.1), without those that look into IPv6's extensions.
+inline constexpr uint32_t kHashIpv4 = 1 << 0;
+inline constexpr uint32_t kHashTcp4 = 1 << 1;
+inline constexpr uint32_t kHashUdp4 = 1 << 2;
+inline constexpr uint32_t kHashIpv6 = 1 << 3;
+inline constexpr uint32_t kHashTcp6 = 1 << 4;
+inline constexpr uint32_t kHashUdp6 = 1 << 5;
+inline constexpr uint32_t kHashTypes = 0x3F;  // that the device knows
 
 }  // namespace bothy::virtio::net_wire

@@ -33,6 +33,30 @@ inline bool CopyTo(std::span<const uint8_t> bytes, std::span<const iovec> buffer
   return bytes.empty();
 }
 
+// Copies the first `bytes` from some buffers to others, which have as many. A guest may have them
+// overlap: what is in them then is its own affair.
+inline void CopyBetween(std::span<const iovec> from, std::span<const iovec> to, size_t bytes) {
+  size_t read = 0;     // of from.front()
+  size_t written = 0;  // of to.front()
+  while (bytes != 0) {
+    const size_t part =
+        std::min({bytes, from.front().iov_len - read, to.front().iov_len - written});
+    std::memmove(static_cast<uint8_t*>(to.front().iov_base) + written,
+                 static_cast<const uint8_t*>(from.front().iov_base) + read, part);
+    bytes -= part;
+    read += part;
+    written += part;
+    if (read == from.front().iov_len) {
+      from = from.subspan(1);
+      read = 0;
+    }
+    if (written == to.front().iov_len) {
+      to = to.subspan(1);
+      written = 0;
+    }
+  }
+}
+
 // What of `buffers` lies behind the first `skip` bytes, put into `rest`.
 inline void BuffersBehind(std::span<const iovec> buffers, uint64_t skip, std::vector<iovec>& rest) {
   rest.clear();

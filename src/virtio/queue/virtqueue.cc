@@ -193,10 +193,10 @@ void Virtqueue::GiveBack(uint16_t chains) {
   next_available_ = static_cast<uint16_t>(next_available_ - chains);
 }
 
-void Virtqueue::ContinueAt(uint16_t next_available) {
+void Virtqueue::ContinueAtUsed() {
   CHECK(in_flight_ == 0);
-  next_available_ = next_available;
   next_used_ = Load<uint16_t>(used_ + kRingIndex);
+  next_available_ = next_used_;
   signalled_used_ = next_used_;
 }
 

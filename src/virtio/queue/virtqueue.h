@@ -91,8 +91,9 @@ class Virtqueue {
   [[nodiscard]] uint32_t in_flight() const { return in_flight_; }
 
   // For those who serve the rings in its place for a while (the host's kernel), with nothing in
-  // flight: where the rings are in this process, the next chain to pop, and where it goes on
-  // afterwards. The used index is then what the ring says.
+  // flight, and give chains back in their order: where the rings are in this process, and the next
+  // chain to pop. ContinueAtUsed goes on afterwards, behind what the ring says was given back: what
+  // they had taken and stopped at is popped again.
   struct Rings {
     uint8_t* descriptors;
     uint8_t* available;
@@ -100,7 +101,7 @@ class Virtqueue {
   };
   [[nodiscard]] Rings rings() const { return {descriptors_, available_, used_}; }
   [[nodiscard]] uint16_t next_available() const { return next_available_; }
-  void ContinueAt(uint16_t next_available);
+  void ContinueAtUsed();
 
  private:
   struct Descriptor {
