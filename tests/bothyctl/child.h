@@ -12,6 +12,7 @@
 #include <termios.h>
 
 #include <chrono>
+#include <cstdint>
 #include <map>
 #include <optional>
 #include <string>
@@ -55,6 +56,8 @@ class Child {
   [[nodiscard]] termios Mode() const;
   // Waits until the mode is raw, or isn't.
   void AwaitRaw(bool raw) const;
+  // Gives the terminal another size, and the program the signal that says so.
+  void Resize(uint16_t columns, uint16_t rows) const;
   // The mode before the program ran.
   [[nodiscard]] const termios& mode_before() const { return mode_before_; }
 
