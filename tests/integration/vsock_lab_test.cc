@@ -18,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "support/check.h"
 #include "support/unix_socket.h"
+#include "tests/integration/guest_ports.h"
 #include "tests/integration/lab_test.h"
 #include "tests/integration/shim_client.h"
 
@@ -27,9 +28,6 @@ namespace {
 using testing::HasSubstr;
 
 constexpr char kReady[] = "listening";
-// Drivers come on their own in the guest.
-constexpr char kAwaitDriver[] =
-    "await 'ls -d /sys/bus/virtio/drivers/vmw_vsock_virtio_transport/virtio* >/dev/null'";
 
 // Gives everybody who connects back what they say, on a thread of its own.
 class EchoListener {
@@ -97,7 +95,7 @@ class VsockLabTest : public LabTest {
   [[nodiscard]] std::string VsockPath() const { return folder_ / "vsock"; }
   void BootVsockGuest(const wire::CreateVMRequest& request) {
     ASSERT_NO_FATAL_FAILURE(BootWithAgent(request));
-    (void)Run(kAwaitDriver);
+    (void)Run(kAwaitVsockDriver);
   }
   absl::Status Socket(wire::ModifyType type, uint32_t port, const std::string& path) {
     wire::VMSocketRequest request;
@@ -120,28 +118,8 @@ class VsockLabTest : public LabTest {
     ASSERT_THAT(agent_->AwaitOutput(*id, kReady, kAnswer), IsOk());
   }
   // A program of the host that has asked for `port` of the guest.
-  UniqueFd Ask(uint32_t port) {
-    auto socket = ConnectUnix(VsockPath(), ConnectMode::kBlocking);
-    CHECK_OK(socket.status());
-    Say(*socket, absl::StrCat("CONNECT ", port, "\n"));
-    return *std::move(socket);
-  }
-  static void Say(const UniqueFd& socket, const std::string& text) {
-    EXPECT_EQ(::send(socket.get(), text.data(), text.size(), MSG_NOSIGNAL),
-              static_cast<ssize_t>(text.size()));
-  }
-  // What comes until a newline, with it, or until the end.
-  static std::string Line(const UniqueFd& socket) {
-    std::string line;
-    char byte = 0;
-    while (!line.ends_with('\n') && ::recv(socket.get(), &byte, 1, 0) == 1) line.push_back(byte);
-    return line;
-  }
-  UniqueFd Connect(uint32_t port) {
-    UniqueFd socket = Ask(port);
-    EXPECT_THAT(Line(socket), testing::MatchesRegex("OK [0-9]+\n"));
-    return socket;
-  }
+  UniqueFd Ask(uint32_t port) { return AskForPort(VsockPath(), port); }
+  UniqueFd Connect(uint32_t port) { return ConnectToPort(VsockPath(), port); }
   std::string Leaf(const std::string& query) {
     wire::InspectVMRequest request;
     request.set_query(query);
@@ -167,7 +145,7 @@ std::string Encoded(const std::string& command) {
 
 // containerd's shim in its order, with its ttrpc package.
 TEST_F(VsockLabTest, AShimTalksToItsGuest) {
-  const std::string echo = std::string(kAwaitDriver) +
+  const std::string echo = std::string(kAwaitVsockDriver) +
                            "; mkfifo /tmp/a /tmp/b /tmp/c /tmp/d; vsock-connect 109 <>/tmp/b >&0 & "
                            "vsock-connect 0x40000000 <>/tmp/c >&0 & vsock-connect 1 <>/tmp/a >&0; "
                            "vsock-connect 2000 <>/tmp/d >&0";
@@ -301,7 +279,7 @@ TEST_F(VsockLabTest, APauseAndAResetUnderLoad) {
   ASSERT_THAT(agent_->End("reset", kAnswer), IsOk());
   EXPECT_EQ(Line(socket), "");  // the end
   ASSERT_THAT(agent_->WaitReady(kBoot), IsOk());
-  (void)Run(kAwaitDriver);
+  (void)Run(kAwaitVsockDriver);
   ASSERT_NO_FATAL_FAILURE(StartEcho(8000));
   const UniqueFd again = Connect(8000);
   Say(again, "after the reset\n");
