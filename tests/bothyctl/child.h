@@ -26,7 +26,7 @@ struct ChildOptions {
   // Standard input, output and error are one terminal, which is the child's controlling one; else
   // each is a pipe.
   bool terminal = false;
-  std::map<std::string, std::string> environment;  // added to this process's
+  std::map<std::string, std::string> environment = {};  // added to this process's
 };
 
 class Child {

@@ -8,6 +8,7 @@
 #include "cmd/bothyctl/json_form.h"
 #include "support/testing/test_folder.h"
 #include "tests/bothyctl/child.h"
+#include "tests/bothyctl/fake_guest_ports.h"
 #include "tests/bothyctl/fake_vm_service.h"
 #include "ttrpc/server.h"
 #include "ttrpc/unix_socket.h"
@@ -369,6 +370,55 @@ TEST_F(VerbsTest, BashGetsPathsFromTheServer) {
               BOTHYCTL, address_});
   EXPECT_EQ(bash.AwaitEnd(), 0);
   EXPECT_EQ(bash.output(), "-o nospace\nchipset/rtc/\nchipset/runs\n") << bash.error_output();
+}
+
+TEST_F(VerbsTest, ConnectAndForwardAskTheServerForThePath) {
+  google::protobuf::Value path;
+  path.set_string_value(folder_ / "vsock");
+  Look([&](FakeVmService& service) { service.set_inspect_result(path); });
+  FakeGuestPorts ports(path.string_value());
+  {
+    Child connect({BOTHYCTL, "-a", address_, "connect", "5000"});
+    Say(ports.Accept("CONNECT 5000\n"), "OK 1\nhello\n");
+    EXPECT_EQ(connect.AwaitEnd(), 0) << connect.error_output();
+    EXPECT_EQ(connect.output(), "hello\n");
+  }
+  Look([](FakeVmService& service) {
+    EXPECT_EQ(service.inspect_request().query(), "devices/vsock0/path");
+  });
+  Child forward({BOTHYCTL, "-a", address_, "forward", "0:22"});
+  forward.AwaitOutput("listening on 127.0.0.1:");
+  forward.AwaitOutput("\n");
+  const std::string port = forward.output().substr(forward.output().rfind(':') + 1);
+  const UniqueFd client = ConnectTcp(static_cast<uint16_t>(std::stoi(port)));
+  Say(ports.Accept("CONNECT 22\n"), "OK 1\nhello\n");
+  EXPECT_EQ(HearEnd(client), "hello\n");
+
+  // A VM without one, and no VM at all.
+  Look([&](FakeVmService& service) {
+    path.set_string_value("");
+    service.set_inspect_result(path);
+  });
+  for (const std::vector<std::string>& words :
+       std::vector<std::vector<std::string>>{{"connect", "5000"}, {"forward", "0:22"}}) {
+    const Result without = Run(words);
+    EXPECT_EQ(without.status, 1);
+    EXPECT_THAT(without.error_output,
+                StartsWith("bothyctl: hvsocket_config.path: FailedPrecondition: "));
+  }
+  Look([](FakeVmService& service) {
+    service.set_inspect_result(absl::NotFoundError("devices/vsock0: no such node"));
+  });
+  EXPECT_EQ(Run({"connect", "5000"}).error_output,
+            "bothyctl: InspectVM: NotFound: devices/vsock0: no such node\n");
+}
+
+TEST_F(VerbsTest, CreateTakesThePathOfItsSockets) {
+  RunOk({"create", "--kernel", "/k", "--vsock", folder_ / "vsock"});
+  Look([&](FakeVmService& service) {
+    EXPECT_EQ(service.create_request().config().hvsocket_config().path(),
+              std::string(folder_ / "vsock"));
+  });
 }
 
 TEST_F(VerbsTest, ModifySendsEachResource) {
