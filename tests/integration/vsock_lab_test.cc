@@ -16,10 +16,12 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "support/check.h"
 #include "support/unix_socket.h"
 #include "tests/integration/guest_ports.h"
 #include "tests/integration/lab_test.h"
+#include "tests/integration/process_figures.h"
 #include "tests/integration/shim_client.h"
 
 namespace bothy::integration {
@@ -126,6 +128,19 @@ class VsockLabTest : public LabTest {
     const auto answer = vm_->stub().InspectVM(request);
     EXPECT_TRUE(answer.ok()) << answer.status();
     return answer.ok() ? absl::StrCat(answer->result().number_value()) : "";
+  }
+  // The path of the guest's only connection to a port of the host.
+  std::string ConnectionTo(uint32_t host_port) {
+    wire::InspectVMRequest request;
+    request.set_query("devices/vsock0/sockets/connections");
+    const auto answer = vm_->stub().InspectVM(request);
+    EXPECT_TRUE(answer.ok()) << answer.status();
+    if (!answer.ok()) return "";
+    for (const auto& [name, connection] : answer->result().struct_value().fields()) {
+      if (name.ends_with(absl::StrCat("-", host_port))) return request.query() + "/" + name;
+    }
+    ADD_FAILURE() << "no connection to port " << host_port;
+    return "";
   }
   // Until the device has forgotten all connections.
   void AwaitNoConnections() {
@@ -258,6 +273,80 @@ TEST_F(VsockLabTest, ListenersComeGoAndChange) {
   // By convention, without VMSocket.
   const EchoListener hybrid(folder_ / "vsock_7001");
   EXPECT_EQ(Run(ask + "7001"), "hello\n");
+}
+
+// A peer that reads nothing for a while stalls its own connection and nothing else: neither the
+// device nor its thread does anything for it, and what is kept stays within the window.
+TEST_F(VsockLabTest, SlowReadersStallThemselvesAlone) {
+  constexpr uint64_t kWindow = 256 * 1024;
+  constexpr size_t kBytes = 4 << 20;
+  ASSERT_NO_FATAL_FAILURE(BootVsockGuest(VsockGuest()));
+  ASSERT_NO_FATAL_FAILURE(StartEcho(8000));
+  // A program of the host that the guest sends to, and that doesn't read.
+  auto listener = UnixListener::Create(folder_ / "slow");
+  ASSERT_TRUE(listener.ok()) << listener.status();
+  const UniqueFd listening = listener->TakeSocket();
+  ASSERT_TRUE(::fcntl(listening.get(), F_SETFL, 0) == 0);
+  ASSERT_THAT(Socket(wire::ADD, 7000, folder_ / "slow"), IsOk());
+  const auto sender = agent_->Start(
+      absl::StrCat("head -c ", kBytes, " /dev/zero | tr '\\0' x | vsock-connect 7000"));
+  ASSERT_TRUE(sender.ok()) << sender.status();
+  const UniqueFd slow(::accept4(listening.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  ASSERT_TRUE(slow.valid());
+  // And one of the guest that the host sends to, and that doesn't read.
+  auto talker = UnixListener::Create(folder_ / "talker");
+  ASSERT_TRUE(talker.ok()) << talker.status();
+  const UniqueFd talking = talker->TakeSocket();
+  ASSERT_TRUE(::fcntl(talking.get(), F_SETFL, 0) == 0);
+  ASSERT_THAT(Socket(wire::ADD, 7001, folder_ / "talker"), IsOk());
+  const auto reader =
+      agent_->Start(absl::StrCat("mkfifo /tmp/go; vsock-connect 7001 </dev/null | "
+                                 "(read line </tmp/go; echo $(head -c ",
+                                 kBytes, " | tr -d x | wc -c) wrong bytes)"));
+  ASSERT_TRUE(reader.ok()) << reader.status();
+  const UniqueFd unheard(::accept4(talking.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  ASSERT_TRUE(unheard.valid());
+  std::thread speaker([&unheard] { Say(unheard, std::string(kBytes, 'x')); });
+
+  // Until both have stalled.
+  const std::string sending = ConnectionTo(7000);
+  const std::string reading = ConnectionTo(7001);
+  while ((Leaf(sending + "/kept_bytes") != absl::StrCat(kWindow) ||
+          Leaf(reading + "/credit_bytes") != "0") &&
+         !HasFailure()) {
+  }
+  // Meanwhile others are served.
+  const UniqueFd lively = Connect(8000);
+  for (int i = 0; i < 100; ++i) {
+    Say(lively, "hello\n");
+    EXPECT_EQ(Line(lively), "hello\n");
+  }
+  EXPECT_EQ(Leaf(sending + "/kept_bytes"), absl::StrCat(kWindow));
+  EXPECT_EQ(Leaf(reading + "/kept_bytes"), "0");
+  // And then it is quiet. The time is only that in which something could show.
+  std::string rounds;
+  while (rounds != Leaf("devices/vsock0/sockets/rounds")) {
+    rounds = Leaf("devices/vsock0/sockets/rounds");
+    (void)Run("true");  // all that the guest has begun is done by then
+  }
+  const uint64_t switches = ThreadSwitches(server_->pid(), "io-vsock0");
+  absl::SleepFor(Soaks() ? absl::Minutes(1) : absl::Seconds(1));
+  // It has slept since it answered the last question, or nearly so.
+  EXPECT_LE(ThreadSwitches(server_->pid(), "io-vsock0"), switches + 2);
+  EXPECT_EQ(Leaf("devices/vsock0/sockets/rounds"), rounds);
+
+  // They read at last: everything arrives.
+  std::vector<char> heard(kBytes);
+  EXPECT_EQ(::recv(slow.get(), heard.data(), heard.size(), MSG_WAITALL),
+            static_cast<ssize_t>(kBytes));
+  EXPECT_EQ(std::count(heard.begin(), heard.end(), 'x'), static_cast<ptrdiff_t>(kBytes));
+  EXPECT_EQ(Line(slow), "");
+  (void)Run("echo go >/tmp/go");
+  speaker.join();
+  ::shutdown(unheard.get(), SHUT_WR);
+  const auto read = agent_->Finish(*reader, kAnswer);
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(read->output, "0 wrong bytes\n") << read->error_output;
 }
 
 TEST_F(VsockLabTest, APauseAndAResetUnderLoad) {
