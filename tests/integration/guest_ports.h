@@ -9,8 +9,7 @@
 namespace bothy::integration {
 
 // For the guest's shell: drivers come on their own there.
-inline constexpr char kAwaitVsockDriver[] =
-    "await 'ls -d /sys/bus/virtio/drivers/vmw_vsock_virtio_transport/virtio* >/dev/null'";
+inline constexpr char kAwaitVsockDriver[] = "await 'vsock-cid >/dev/null 2>&1'";
 
 // A program that has asked for `port`. The socket blocks, here and below.
 [[nodiscard]] UniqueFd AskForPort(const std::string& path, uint32_t port);

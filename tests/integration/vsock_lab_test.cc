@@ -122,12 +122,12 @@ class VsockLabTest : public LabTest {
   // A program of the host that has asked for `port` of the guest.
   UniqueFd Ask(uint32_t port) { return AskForPort(VsockPath(), port); }
   UniqueFd Connect(uint32_t port) { return ConnectToPort(VsockPath(), port); }
-  std::string Leaf(const std::string& query) {
+  double Number(const std::string& query) {
     wire::InspectVMRequest request;
     request.set_query(query);
     const auto answer = vm_->stub().InspectVM(request);
     EXPECT_TRUE(answer.ok()) << answer.status();
-    return answer.ok() ? absl::StrCat(answer->result().number_value()) : "";
+    return answer.ok() ? answer->result().number_value() : -1;
   }
   // The path of the guest's only connection to a port of the host.
   std::string ConnectionTo(uint32_t host_port) {
@@ -144,9 +144,9 @@ class VsockLabTest : public LabTest {
   }
   // Until the device has forgotten all connections.
   void AwaitNoConnections() {
-    while (Leaf("devices/vsock0/sockets/connections_open") != "0" && !HasFailure()) {
+    while (Number("devices/vsock0/sockets/connections_open") != 0 && !HasFailure()) {
     }
-    EXPECT_EQ(Leaf("devices/vsock0/sockets/connections_lingering"), "0");
+    EXPECT_EQ(Number("devices/vsock0/sockets/connections_lingering"), 0);
   }
 };
 
@@ -278,7 +278,7 @@ TEST_F(VsockLabTest, ListenersComeGoAndChange) {
 // A peer that reads nothing for a while stalls its own connection and nothing else: neither the
 // device nor its thread does anything for it, and what is kept stays within the window.
 TEST_F(VsockLabTest, SlowReadersStallThemselvesAlone) {
-  constexpr uint64_t kWindow = 256 * 1024;
+  constexpr double kWindow = 256 * 1024;
   constexpr size_t kBytes = 4 << 20;
   ASSERT_NO_FATAL_FAILURE(BootVsockGuest(VsockGuest()));
   ASSERT_NO_FATAL_FAILURE(StartEcho(8000));
@@ -308,11 +308,12 @@ TEST_F(VsockLabTest, SlowReadersStallThemselvesAlone) {
   ASSERT_TRUE(unheard.valid());
   std::thread speaker([&unheard] { Say(unheard, std::string(kBytes, 'x')); });
 
-  // Until both have stalled.
+  // Until both have stalled. What the host's socket took since the guest last heard of it isn't
+  // kept any more; a fourth of the window would be told.
   const std::string sending = ConnectionTo(7000);
   const std::string reading = ConnectionTo(7001);
-  while ((Leaf(sending + "/kept_bytes") != absl::StrCat(kWindow) ||
-          Leaf(reading + "/credit_bytes") != "0") &&
+  while ((Number(sending + "/kept_bytes") <= kWindow / 4 * 3 ||
+          Number(reading + "/credit_bytes") != 0) &&
          !HasFailure()) {
   }
   // Meanwhile others are served.
@@ -321,19 +322,19 @@ TEST_F(VsockLabTest, SlowReadersStallThemselvesAlone) {
     Say(lively, "hello\n");
     EXPECT_EQ(Line(lively), "hello\n");
   }
-  EXPECT_EQ(Leaf(sending + "/kept_bytes"), absl::StrCat(kWindow));
-  EXPECT_EQ(Leaf(reading + "/kept_bytes"), "0");
+  EXPECT_LE(Number(sending + "/kept_bytes"), kWindow);
+  EXPECT_EQ(Number(reading + "/kept_bytes"), 0);
   // And then it is quiet. The time is only that in which something could show.
-  std::string rounds;
-  while (rounds != Leaf("devices/vsock0/sockets/rounds")) {
-    rounds = Leaf("devices/vsock0/sockets/rounds");
+  double rounds = 0;
+  while (rounds != Number("devices/vsock0/sockets/rounds")) {
+    rounds = Number("devices/vsock0/sockets/rounds");
     (void)Run("true");  // all that the guest has begun is done by then
   }
   const uint64_t switches = ThreadSwitches(server_->pid(), "io-vsock0");
   absl::SleepFor(Soaks() ? absl::Minutes(1) : absl::Seconds(1));
   // It has slept since it answered the last question, or nearly so.
   EXPECT_LE(ThreadSwitches(server_->pid(), "io-vsock0"), switches + 2);
-  EXPECT_EQ(Leaf("devices/vsock0/sockets/rounds"), rounds);
+  EXPECT_EQ(Number("devices/vsock0/sockets/rounds"), rounds);
 
   // They read at last: everything arrives.
   std::vector<char> heard(kBytes);

@@ -115,7 +115,7 @@ class ScsiDriver {
     PutCommon<uint8_t>(kStatus, 1 | 2 | 8);
     for (const uint16_t queue :
          {wire::kControlQueue, wire::kEventQueue, wire::kFirstRequestQueue}) {
-      queues_.emplace_back(memory_, base + queue * 0x1000, kSize);
+      queues_.emplace_back(memory_, base + uint64_t{queue} * 0x1000, kSize);
       const virtio::QueueSetup& setup = queues_.back().setup();
       PutCommon<uint16_t>(kQueueSelect, queue);
       PutCommon<uint16_t>(kQueueSize, kSize);

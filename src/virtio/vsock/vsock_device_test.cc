@@ -431,6 +431,42 @@ TEST_F(VsockDeviceTest, AHostThatReadsGivesCredit) {
   EXPECT_EQ(device_.connections(), 1U);
 }
 
+// Linux has no more on the way than its socket's own buffer, which programs choose.
+TEST_F(VsockDeviceTest, AGuestWithASmallBufferGetsCreditInTime) {
+  for (const uint32_t buffer : {1U, 128U, 0x4000U, 0x10000U}) {
+    PacketHeader header = Header(kRequest);
+    header.source_port = buffer;
+    header.buffer_bytes = buffer;
+    Send(header);
+    EXPECT_EQ(Next().header.operation, kResponse);
+    const UniqueFd host(::accept4(listening_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    header.operation = kData;
+    header.length = std::max(buffer / 4, 1U);
+    const std::string piece(header.length, 'x');
+    uint32_t sent = 0;
+    uint32_t forwarded = 0;
+    for (int i = 0; i < 100; ++i) {
+      while (sent + header.length - forwarded <= buffer) {
+        Send(header, piece);
+        sent += header.length;
+      }
+      std::string heard(sent, '\0');
+      EXPECT_GT(::recv(host.get(), heard.data(), heard.size(), MSG_DONTWAIT), 0);
+      Packet last;
+      for (Packet packet = Next(); packet.header.operation != 0; packet = Next()) {
+        EXPECT_EQ(packet.header.operation, kCreditUpdate);
+        last = packet;
+        OfferBuffer();
+      }
+      ASSERT_GT(last.header.forwarded_bytes, forwarded) << buffer;
+      forwarded = last.header.forwarded_bytes;
+    }
+    header.operation = kReset;
+    header.length = 0;
+    Send(header);
+  }
+}
+
 TEST_F(VsockDeviceTest, SendsNoMoreThanTheGuestHasRoomFor) {
   PacketHeader request = Header(kRequest);
   request.buffer_bytes = 10;
