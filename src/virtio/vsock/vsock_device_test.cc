@@ -46,7 +46,6 @@ class VsockDeviceTest : public ::testing::Test {
   static constexpr uint32_t kBufferBytes = 4096;
   static constexpr uint64_t kReceiveBuffers = 0x10'0000;
   static constexpr uint64_t kSendBuffers = 0x80'0000;
-  static constexpr uint32_t kSendBytes = 0x1'1000;  // a header and the longest data of a driver
 
   VsockDeviceTest() {
     device_.Resume();
