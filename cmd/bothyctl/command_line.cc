@@ -10,6 +10,7 @@
 #include "cmd/bothyctl/error_text.h"
 #include "cmd/bothyctl/exit_code.h"
 #include "cmd/bothyctl/help_format.h"
+#include "cmd/bothyctl/node_completion.h"
 #include "cmd/bothyctl/option_types.h"
 #include "cmd/bothyctl/output.h"
 #include "cmd/bothyctl/verbs.h"
@@ -122,7 +123,11 @@ int CommandLine::Run(int argc, const char* const* argv) {
   if (argc > 1 && argv[1] == std::string_view(kCompleteWord)) {
     // Words that may be anything, such as half an option: not for the parser.
     const std::vector<std::string> words(argv + 2, argv + argc);
-    return Print(CompletionText(Complete(app_, words))) ? kExitOk : kExitError;
+    Completion completion = Complete(app_, words);
+    if (completion.node) {
+      completion.candidates = CompleteNodes(ServerOf(words), *completion.node);
+    }
+    return Print(CompletionText(completion)) ? kExitOk : kExitError;
   }
   try {
     app_.parse(argc, argv);

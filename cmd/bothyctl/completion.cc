@@ -89,6 +89,7 @@ void CompleteValue(const CLI::Option& option, const std::string& before, const s
   for (const std::string& choice : ChoicesOf(type)) {
     if (choice.starts_with(value)) completion->candidates.push_back({before + choice, ""});
   }
+  if (type == "NODE") completion->node = value;
   if (type == "FILE" || type.starts_with("PATH") ||
       (type.starts_with("PORT=PATH") && value.find('=') != std::string::npos)) {
     completion->files = true;
@@ -183,6 +184,8 @@ _bothyctl() {
   COMPREPLY=()
   while IFS= read -r line; do
     candidate=${line%%$'\t'*}
+    # There is more to say behind a folder.
+    [[ $candidate == */ ]] && compopt -o nospace
     if [[ $line == :files ]]; then files=1; else COMPREPLY+=("${candidate#"$before"}"); fi
   done < <("${COMP_WORDS[0]}" __complete "${words[@]}" 2>/dev/null)
   if [[ $files ]]; then
@@ -197,15 +200,18 @@ complete -F _bothyctl bothyctl
     return R"(#compdef bothyctl
 # zsh completion of bothyctl: source <(bothyctl completion zsh), after compinit
 _bothyctl() {
-  local -a candidates
+  local -a candidates folders
   local line files=
   for line in "${(@f)$("${words[1]}" __complete "${(@)words[2,CURRENT]}" 2>/dev/null)}"; do
     if [[ $line == :files ]]; then
       files=1
+    elif [[ ${line%%$'\t'*} == */ ]]; then
+      folders+=("${line%%$'\t'*}")
     elif [[ -n $line ]]; then
       candidates+=("${${line%%$'\t'*}//:/\\:}:${line#*$'\t'}")
     fi
   done
+  (( $#folders )) && compadd -S '' -a folders
   (( $#candidates )) && _describe -V bothyctl candidates
   if [[ -n $files ]]; then
     compset -P '*='

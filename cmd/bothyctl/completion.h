@@ -5,6 +5,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,8 @@ struct Completion {
   };
   std::vector<Candidate> candidates;  // that begin with what is there
   bool files = false;                 // names of files are welcome, too
+  // So are nodes of the state tree that begin with this.
+  std::optional<std::string> node = std::nullopt;
 };
 
 // What may stand for the last of `words`, which must have one.

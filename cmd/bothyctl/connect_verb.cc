@@ -44,8 +44,8 @@ void AddConnectVerb(CommandLine& commands) {
     if (!path) return status;
     const absl::StatusOr<UniqueFd> socket = ConnectToGuest(*path, flags->port);
     if (!socket.ok()) return Tell("connect", socket.status());
-    PassBytes(STDIN_FILENO, STDOUT_FILENO, socket->get());
-    return kExitOk;
+    const absl::Status passed = PassBytes(STDIN_FILENO, STDOUT_FILENO, socket->get());
+    return passed.ok() ? kExitOk : Tell("connect", passed);
   });
 }
 

@@ -6,7 +6,9 @@
 
 #include <array>
 #include <cerrno>
+#include <charconv>
 #include <string_view>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -14,6 +16,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "cmd/bothyctl/call.h"
+#include "cmd/bothyctl/error_text.h"
 #include "support/unix_socket.h"
 
 namespace bothy::bothyctl {
@@ -34,13 +37,20 @@ bool WriteAll(int fd, const char* bytes, size_t size) {
   return true;
 }
 
-// Until the end or an error of either.
-void Copy(int from, int to) {
+enum class CopyEnd : uint8_t {
+  kEnd,     // nothing more comes
+  kBroken,  // either side is no more
+};
+
+CopyEnd Copy(int from, int to) {
   std::vector<char> bytes(kCopyBytes);
   while (true) {
     const ssize_t result = ::read(from, bytes.data(), bytes.size());
     if (result < 0 && errno == EINTR) continue;
-    if (result <= 0 || !WriteAll(to, bytes.data(), static_cast<size_t>(result))) return;
+    if (result == 0) return CopyEnd::kEnd;
+    if (result < 0 || !WriteAll(to, bytes.data(), static_cast<size_t>(result))) {
+      return CopyEnd::kBroken;
+    }
   }
 }
 
@@ -49,6 +59,16 @@ void AwaitEnd(int socket) {
   pollfd state{.fd = socket, .events = 0, .revents = 0};
   while (::poll(&state, 1, -1) < 0 && errno == EINTR) {
   }
+}
+
+// "OK <port>\n".
+bool IsAcceptance(std::string_view answer) {
+  if (!answer.starts_with("OK ") || !answer.ends_with('\n')) return false;
+  answer.remove_prefix(3);
+  answer.remove_suffix(1);
+  uint32_t port = 0;
+  const auto [end, error] = std::from_chars(answer.data(), answer.data() + answer.size(), port);
+  return error == std::errc() && end == answer.data() + answer.size();
 }
 
 }  // namespace
@@ -91,17 +111,28 @@ absl::StatusOr<UniqueFd> ConnectToGuest(const std::string& path, uint32_t port) 
     answers = result == 1;
     if (answers) answer.push_back(byte);
   }
-  if (absl::StartsWith(answer, "OK ") && absl::EndsWith(answer, "\n")) return socket;
+  if (IsAcceptance(answer)) return socket;
+  if (!answer.empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(path, " answers \"", OneLine(answer),
+                     "\"; is it the socket that a VM was created with (--vsock PATH)?"));
+  }
   return absl::UnavailableError(
       absl::StrCat("the guest doesn't accept connections to port ", port));
 }
 
-void PassBytes(int input, int output, int socket) {
-  std::thread up([input, socket] {
-    Copy(input, socket);
-    (void)::shutdown(socket, SHUT_WR);
-  });
-  Copy(socket, output);
+absl::Status PassBytes(int input, int output, int socket) {
+  std::thread up;
+  try {
+    up = std::thread([input, socket] {
+      const CopyEnd end = Copy(input, socket);
+      (void)::shutdown(socket, end == CopyEnd::kEnd ? SHUT_WR : SHUT_RDWR);
+    });
+  } catch (const std::system_error& error) {
+    return absl::ResourceExhaustedError(absl::StrCat("starting a thread: ", error.what()));
+  }
+  // Nobody hears the guest any more: it needn't go on.
+  if (Copy(socket, output) == CopyEnd::kBroken) (void)::shutdown(socket, SHUT_RDWR);
   // Who reads `output` sees the end.
   if (::shutdown(output, SHUT_WR) != 0) ::close(output);
   AwaitEnd(socket);
@@ -111,6 +142,7 @@ void PassBytes(int input, int output, int socket) {
   } else {
     up.detach();
   }
+  return absl::OkStatus();
 }
 
 }  // namespace bothy::bothyctl

@@ -20,12 +20,13 @@ std::optional<std::string> VsockPathOrTell(const std::string& given, const Globa
                                            int* status);
 
 // Connects to `port` of the guest by `path`, and waits until the guest has accepted. Unavailable
-// when it doesn't.
+// when it doesn't, FailedPrecondition when who serves `path` answers something else.
 absl::StatusOr<UniqueFd> ConnectToGuest(const std::string& path, uint32_t port);
 
 // Passes bytes from `input` to `socket` and from `socket` to `output` until both have ended, or
-// `socket` has; each end is passed on. `input` and `output` may be the same descriptor. Blocks, and
-// needs a second thread: when `input` is no socket, that one may be left behind in a read.
-void PassBytes(int input, int output, int socket);
+// `socket` has, or `output` takes no more; each end is passed on. `input` and `output` may be the
+// same descriptor. Blocks, and needs a second thread (ResourceExhausted): when `input` is no
+// socket, that one may be left behind in a read.
+absl::Status PassBytes(int input, int output, int socket);
 
 }  // namespace bothy::bothyctl

@@ -17,6 +17,7 @@ constexpr double kNsPerPercent = 1e7;  // of a second
 constexpr size_t kNameColumns = 19;    // at 80 columns
 constexpr size_t kUsualColumns = 80;
 constexpr size_t kLeastColumns = 40;
+constexpr size_t kLeastRows = 4;
 
 std::string ShortBytes(uint64_t bytes) {
   constexpr std::pair<char, int> kUnits[] = {{'T', 40}, {'G', 30}, {'M', 20}, {'K', 10}};
@@ -28,13 +29,6 @@ std::string ShortBytes(uint64_t bytes) {
 }
 
 bool ContinuesCharacter(char byte) { return (static_cast<unsigned char>(byte) & 0xC0) == 0x80; }
-
-// Whole characters of UTF-8.
-void Cut(std::string& line, size_t columns) {
-  if (line.size() <= columns) return;
-  while (columns > 0 && ContinuesCharacter(line[columns])) --columns;
-  line.resize(columns);
-}
 
 // The end of a path says more than its beginning.
 std::string Fitted(const std::string& name, size_t columns) {
@@ -173,7 +167,7 @@ std::string ShortRate(double rate) {
 }
 
 std::string TopText(const std::vector<TopServer>& servers, const std::string& clock,
-                    const TopSize& size) {
+                    const ScreenSize& size) {
   const size_t columns = std::max(size.columns, kLeastColumns);
   const size_t name_columns =
       columns > kUsualColumns ? kNameColumns + (columns - kUsualColumns) : kNameColumns;
@@ -190,19 +184,12 @@ std::string TopText(const std::vector<TopServer>& servers, const std::string& cl
   if (servers.size() == 1 && servers[0].error.empty() && servers[0].rates) {
     AppendDetails(*servers[0].rates, lines);
   }
-  const size_t rows = std::max<size_t>(size.rows, 4);
-  if (lines.size() > rows) {
-    const size_t left_off = lines.size() - (rows - 1);
-    lines.resize(rows - 1);
-    lines.push_back(absl::StrCat("... ", left_off, " more lines"));
-  }
   std::string text;
   for (std::string& line : lines) {
-    Cut(line, columns);
     while (line.ends_with(' ')) line.pop_back();
     absl::StrAppend(&text, line, "\n");
   }
-  return text;
+  return CutToSize(text, {.columns = columns, .rows = std::max(size.rows, kLeastRows)});
 }
 
 std::string TopJson(const std::vector<TopServer>& servers) {

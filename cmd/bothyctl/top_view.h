@@ -2,11 +2,11 @@
 // disks and network cards.
 #pragma once
 
-#include <cstddef>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "cmd/bothyctl/screen_text.h"
 #include "cmd/bothyctl/top_sample.h"
 
 namespace bothy::bothyctl {
@@ -17,15 +17,10 @@ struct TopServer {
   std::optional<TopRates> rates;  // none yet
 };
 
-struct TopSize {
-  size_t columns = 80;
-  size_t rows = SIZE_MAX;  // what is more is cut off, with a word of it
-};
-
 // Lines, each at most `size.columns` wide and with a newline; text that isn't ours is made harmless
 // for a terminal. `clock` is the time of day to show.
 std::string TopText(const std::vector<TopServer>& servers, const std::string& clock,
-                    const TopSize& size);
+                    const ScreenSize& size);
 // One line of JSON: {"servers": [...]}, all figures of a second.
 std::string TopJson(const std::vector<TopServer>& servers);
 

@@ -166,6 +166,13 @@ void Child::AwaitRaw(bool raw) const {
   }
 }
 
+void Child::Resize(uint16_t columns, uint16_t rows) const {
+  winsize size{};
+  size.ws_col = columns;
+  size.ws_row = rows;
+  EXPECT_EQ(::ioctl(out_.get(), TIOCSWINSZ, &size), 0);
+}
+
 std::chrono::milliseconds Patience() {
   return std::chrono::seconds(::testing::Test::HasFailure() ? 1 : 60);
 }

@@ -12,6 +12,7 @@
 #include <termios.h>
 
 #include <chrono>
+#include <cstdint>
 #include <map>
 #include <optional>
 #include <string>
@@ -25,7 +26,7 @@ struct ChildOptions {
   // Standard input, output and error are one terminal, which is the child's controlling one; else
   // each is a pipe.
   bool terminal = false;
-  std::map<std::string, std::string> environment;  // added to this process's
+  std::map<std::string, std::string> environment = {};  // added to this process's
 };
 
 class Child {
@@ -55,6 +56,8 @@ class Child {
   [[nodiscard]] termios Mode() const;
   // Waits until the mode is raw, or isn't.
   void AwaitRaw(bool raw) const;
+  // Gives the terminal another size, and the program the signal that says so.
+  void Resize(uint16_t columns, uint16_t rows) const;
   // The mode before the program ran.
   [[nodiscard]] const termios& mode_before() const { return mode_before_; }
 

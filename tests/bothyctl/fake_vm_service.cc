@@ -214,7 +214,8 @@ void FakeVmService::InspectVM(Call, ::vmservice::InspectVMRequest request,
   on_call_("InspectVM");
   inspect_ = std::move(request);
   ::vmservice::InspectVMResponse response;
-  *response.mutable_result() = inspect_result_;
+  if (!inspect_result_.ok()) return reply(inspect_result_.status());
+  *response.mutable_result() = *inspect_result_;
   reply(response);
 }
 

@@ -61,7 +61,9 @@ class FakeVmService : public ::vmservice::VMService {
   [[nodiscard]] const ::vmservice::VMSocketRequest& socket_request() const { return socket_; }
   [[nodiscard]] const ::vmservice::InspectVMRequest& inspect_request() const { return inspect_; }
   // What InspectVM answers.
-  void set_inspect_result(google::protobuf::Value value) { inspect_result_ = std::move(value); }
+  void set_inspect_result(absl::StatusOr<google::protobuf::Value> value) {
+    inspect_result_ = std::move(value);
+  }
 
  private:
   class Guest;
@@ -85,7 +87,7 @@ class FakeVmService : public ::vmservice::VMService {
   ::vmservice::ModifyResourceRequest modify_;
   ::vmservice::VMSocketRequest socket_;
   ::vmservice::InspectVMRequest inspect_;
-  google::protobuf::Value inspect_result_;
+  absl::StatusOr<google::protobuf::Value> inspect_result_ = google::protobuf::Value();
 };
 
 }  // namespace bothy::bothyctl

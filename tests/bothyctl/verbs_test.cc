@@ -8,6 +8,7 @@
 #include "cmd/bothyctl/json_form.h"
 #include "support/testing/test_folder.h"
 #include "tests/bothyctl/child.h"
+#include "tests/bothyctl/fake_guest_ports.h"
 #include "tests/bothyctl/fake_vm_service.h"
 #include "ttrpc/server.h"
 #include "ttrpc/unix_socket.h"
@@ -18,6 +19,10 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
+
+// What a program writes to take a screen of its own, and to give it back.
+constexpr char kEnterScreen[] = "\x1b[?1049h\x1b[?25l";
+constexpr char kLeaveScreen[] = "\x1b[?25h\x1b[?1049l";
 
 struct Result {
   int status;
@@ -243,6 +248,176 @@ TEST_F(VerbsTest, InspectPrintsTheTree) {
   Look([](FakeVmService& service) {
     EXPECT_EQ(service.inspect_request().query(), "");
     EXPECT_EQ(service.inspect_request().recursion_limit(), 0xffffffffU);
+  });
+}
+
+TEST_F(VerbsTest, InspectGoesOnUntilItIsInterrupted) {
+  google::protobuf::Value tree;
+  ASSERT_TRUE(ParseJson(R"({"vcpus": 2})", &tree).ok());
+  Look([&](FakeVmService& service) { service.set_inspect_result(tree); });
+  Child child({BOTHYCTL, "-a", address_, "inspect", "vm", "--watch", "--delay", "1ms"});
+  child.AwaitOutput("vcpus: 2\n\nvcpus: 2\n\n");
+  // What is shown is what there is then.
+  ASSERT_TRUE(ParseJson(R"({"vcpus": 3})", &tree).ok());
+  Look([&](FakeVmService& service) {
+    EXPECT_EQ(service.inspect_request().query(), "vm");
+    service.set_inspect_result(tree);
+  });
+  child.AwaitOutput("vcpus: 3\n\n");
+  child.Signal(SIGINT);
+  EXPECT_EQ(child.AwaitEnd(), 128 + SIGINT);
+  EXPECT_EQ(child.error_output(), "");
+}
+
+TEST_F(VerbsTest, InspectLooksAsOftenAsItIsTold) {
+  google::protobuf::Value tree;
+  ASSERT_TRUE(ParseJson(R"({"vcpus": 2})", &tree).ok());
+  Look([&](FakeVmService& service) { service.set_inspect_result(tree); });
+  RunOk({"inspect", "--watch", "--delay", "1ms", "-n", "2"}, "vcpus: 2\n\nvcpus: 2\n\n");
+  const Result once = Run({"inspect", "--json"});
+  RunOk({"inspect", "--watch", "--delay", "1ms", "--count", "2", "--json"},
+        once.output + once.output);
+  EXPECT_EQ(Run({"inspect", "--count", "2"}).status, 2);
+}
+
+TEST_F(VerbsTest, WatchingEndsWithTheServer) {
+  google::protobuf::Value tree;
+  ASSERT_TRUE(ParseJson(R"({"vcpus": 2})", &tree).ok());
+  Look([&](FakeVmService& service) { service.set_inspect_result(tree); });
+  for (const bool terminal : {false, true}) {
+    Child child({BOTHYCTL, "-a", address_, "inspect", "--watch", "--delay", "1ms"},
+                {.terminal = terminal, .environment = {{"TERM", "xterm"}}});
+    child.AwaitOutput("vcpus: 2");
+    Look([](FakeVmService& service) {
+      service.set_inspect_result(absl::NotFoundError("devices/net0: no such node"));
+    });
+    EXPECT_EQ(child.AwaitEnd(), 1);
+    const std::string line = "bothyctl: InspectVM: NotFound: devices/net0: no such node";
+    if (!terminal) {
+      EXPECT_EQ(child.error_output(), line + "\n");
+    } else {
+      // On the screen that was there before, where it stays.
+      const size_t left = child.output().find(kLeaveScreen);
+      ASSERT_NE(left, std::string::npos) << child.output();
+      EXPECT_THAT(child.output().substr(left), HasSubstr("NotFound: devices/net0"));
+      EXPECT_TRUE(SameMode(child.Mode(), child.mode_before()));
+    }
+    Look([&](FakeVmService& service) { service.set_inspect_result(tree); });
+  }
+}
+
+TEST_F(VerbsTest, AScreenIsRedrawnInItsSizeAndPutBack) {
+  google::protobuf::Value tree;
+  ASSERT_TRUE(ParseJson(R"({"a": 1, "b": 2, "c": 3, "d": {"name": "0123456789"}})", &tree).ok());
+  Look([&](FakeVmService& service) { service.set_inspect_result(tree); });
+  for (const char* const key : {"q", "\x03"}) {
+    Child child({BOTHYCTL, "-a", address_, "inspect", "--watch", "--delay", "1h"},
+                {.terminal = true, .environment = {{"TERM", "xterm"}}});
+    child.AwaitOutput(kEnterScreen);
+    child.AwaitOutput("  name: 0123456789\x1b[K\x1b[J");
+    child.Resize(9, 3);
+    child.AwaitOutput("a: 1\x1b[K\r\nb: 2\x1b[K\r\n... 3 mor\x1b[K\x1b[J");
+    child.AwaitRaw(true);
+    child.Type(key);
+    EXPECT_EQ(child.AwaitEnd(), 0);
+    EXPECT_TRUE(child.output().ends_with(kLeaveScreen)) << child.output();
+    EXPECT_TRUE(SameMode(child.Mode(), child.mode_before()));
+  }
+}
+
+TEST_F(VerbsTest, PathsAreCompletedFromTheServer) {
+  google::protobuf::Value tree;
+  ASSERT_TRUE(
+      ParseJson(R"({"com10": null, "com2": {}, "count": 2, "rtc": null, "co\nx": 1})", &tree).ok());
+  Look([&](FakeVmService& service) { service.set_inspect_result(tree); });
+  const std::string offered = "chipset/com2/\t\nchipset/com10/\t\nchipset/count\t\n";
+  EXPECT_EQ(RunAlone({"__complete", "-a", address_, "inspect", "chipset/co"}).output, offered);
+  Look([](FakeVmService& service) {
+    EXPECT_EQ(service.inspect_request().query(), "chipset/");
+    EXPECT_EQ(service.inspect_request().recursion_limit(), 0U);
+  });
+  // However it is told which server.
+  for (const std::vector<std::string>& words :
+       std::vector<std::vector<std::string>>{{"inspect", "--address", address_, "r"},
+                                             {"--address=" + address_, "inspect", "r"},
+                                             {"-a" + address_, "inspect", "r"},
+                                             {"-a", "~/vm.sock", "inspect", "r"}}) {
+    std::vector<std::string> all = {"__complete"};
+    all.insert(all.end(), words.begin(), words.end());
+    EXPECT_EQ(RunAlone(all, "", {{"HOME", folder_ / ""}}).output, "rtc/\t\n") << words[0];
+  }
+  EXPECT_EQ(RunAlone({"__complete", "inspect", "r"}, "", {{"BOTHY_ADDRESS", address_}}).output,
+            "rtc/\t\n");
+  // Without one there is nothing to offer, and nothing to complain of.
+  for (const std::string& nobody : {std::string(), folder_ / "nobody"}) {
+    const Result nothing =
+        RunAlone({"__complete", "inspect", "r"}, "", {{"BOTHY_ADDRESS", nobody}});
+    EXPECT_EQ(nothing.output + nothing.error_output, "");
+    EXPECT_EQ(nothing.status, 0);
+  }
+}
+
+TEST_F(VerbsTest, BashGetsPathsFromTheServer) {
+  google::protobuf::Value tree;
+  ASSERT_TRUE(ParseJson(R"({"com1": null, "rtc": null, "runs": 2})", &tree).ok());
+  Look([&](FakeVmService& service) { service.set_inspect_result(tree); });
+  Child bash({"/bin/bash", "-c",
+              "source <(\"$0\" completion bash)\n"
+              "compopt() { echo \"$@\"; }\n"
+              "COMP_WORDS=(\"$0\" -a \"$1\" inspect chipset/r) COMP_CWORD=4\n"
+              "_bothyctl\n"
+              "printf '%s\\n' \"${COMPREPLY[@]}\"",
+              BOTHYCTL, address_});
+  EXPECT_EQ(bash.AwaitEnd(), 0);
+  EXPECT_EQ(bash.output(), "-o nospace\nchipset/rtc/\nchipset/runs\n") << bash.error_output();
+}
+
+TEST_F(VerbsTest, ConnectAndForwardAskTheServerForThePath) {
+  google::protobuf::Value path;
+  path.set_string_value(folder_ / "vsock");
+  Look([&](FakeVmService& service) { service.set_inspect_result(path); });
+  FakeGuestPorts ports(path.string_value());
+  {
+    Child connect({BOTHYCTL, "-a", address_, "connect", "5000"});
+    Say(ports.Accept("CONNECT 5000\n"), "OK 1\nhello\n");
+    EXPECT_EQ(connect.AwaitEnd(), 0) << connect.error_output();
+    EXPECT_EQ(connect.output(), "hello\n");
+  }
+  Look([](FakeVmService& service) {
+    EXPECT_EQ(service.inspect_request().query(), "devices/vsock0/path");
+  });
+  Child forward({BOTHYCTL, "-a", address_, "forward", "0:22"});
+  forward.AwaitOutput("listening on 127.0.0.1:");
+  forward.AwaitOutput("\n");
+  const std::string port = forward.output().substr(forward.output().rfind(':') + 1);
+  const UniqueFd client = ConnectTcp(static_cast<uint16_t>(std::stoi(port)));
+  Say(ports.Accept("CONNECT 22\n"), "OK 1\nhello\n");
+  EXPECT_EQ(HearEnd(client), "hello\n");
+
+  // A VM without one, and no VM at all.
+  Look([&](FakeVmService& service) {
+    path.set_string_value("");
+    service.set_inspect_result(path);
+  });
+  for (const std::vector<std::string>& words :
+       std::vector<std::vector<std::string>>{{"connect", "5000"}, {"forward", "0:22"}}) {
+    const Result without = Run(words);
+    EXPECT_EQ(without.status, 1);
+    EXPECT_THAT(without.error_output,
+                StartsWith("bothyctl: hvsocket_config.path: FailedPrecondition: "));
+  }
+  Look([](FakeVmService& service) {
+    service.set_inspect_result(absl::NotFoundError("devices/vsock0: no such node"));
+  });
+  EXPECT_EQ(Run({"connect", "5000"}).error_output,
+            "bothyctl: InspectVM: NotFound: devices/vsock0: no such node\n");
+}
+
+TEST_F(VerbsTest, CreateTakesThePathOfItsSockets) {
+  RunOk({"create", "--kernel", "/k", "--vsock", folder_ / "vsock"});
+  Look([&](FakeVmService& service) {
+    EXPECT_EQ(service.create_request().config().hvsocket_config().path(),
+              std::string(folder_ / "vsock"));
   });
 }
 

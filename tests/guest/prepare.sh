@@ -25,7 +25,7 @@ newer "$out/initrd.img" "$out/agent" "$out/kernel/release" $here/{modules,prepar
   tree=$work/initrd
   mkdir -p "$tree"/{bin,dev,proc,sys,tmp,etc}
   cp "$out/agent" "$tree/init"
-  for program in facts clock-gap await known-writes make-tree check-tree rss vsock-cid vsock-connect vsock-echo vsock-many; do ln -s /init "$tree/bin/$program"; done
+  for program in facts clock-gap await known-writes make-tree check-tree rss vsock-cid vsock-connect vsock-echo vsock-load vsock-many; do ln -s /init "$tree/bin/$program"; done
   cp /bin/busybox "$tree/bin/busybox"
   modules_with_dependencies "$out/kernel" "$release" $here/modules >"$out/modules.paths"
   while read -r path; do

@@ -10,10 +10,13 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,16 +27,29 @@ namespace vsock_programs {
 namespace {
 
 constexpr size_t kCopyBytes = 65536;
+constexpr size_t kLoadBytes = 128 * 1024;  // at a time, as iperf3 does
 
 int Usage() {
   fprintf(stderr,
-          "usage: vsock-cid | vsock-connect PORT | vsock-echo PORT | vsock-many PORT COUNT\n");
+          "usage: vsock-cid | vsock-connect PORT | vsock-echo PORT | vsock-many PORT COUNT | "
+          "vsock-load PORT in|out|trip SECONDS\n");
   return 2;
 }
 
 int Failure(const char* what) {
   fprintf(stderr, "%s: %s\n", what, strerror(errno));
   return 1;
+}
+
+// Prints the guest's CID, which there is once its driver is ready: that is some time after sysfs
+// shows the device bound to it.
+int PrintCid() {
+  const int fd = open("/dev/vsock", O_RDONLY | O_CLOEXEC);
+  unsigned cid = VMADDR_CID_ANY;
+  if (fd < 0 || ioctl(fd, IOCTL_VM_SOCKETS_GET_LOCAL_CID, &cid) != 0) return Failure("/dev/vsock");
+  if (cid == VMADDR_CID_ANY || cid == VMADDR_CID_LOCAL) return 1;
+  printf("%u\n", cid);
+  return 0;
 }
 
 sockaddr_vm Address(unsigned cid, const char* port) {
@@ -54,22 +70,6 @@ int Connect(const char* port) {
   close(fd);
   errno = error;
   return -1;
-}
-
-// Prints the guest's own address. Fails as long as there is none: connections can be made once the
-// driver has its device, which is some time after sysfs names the two together.
-int PrintCid() {
-  const int fd = open("/dev/vsock", O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return Failure("/dev/vsock");
-  unsigned cid = VMADDR_CID_ANY;
-  if (ioctl(fd, IOCTL_VM_SOCKETS_GET_LOCAL_CID, &cid) != 0) return Failure("local CID");
-  close(fd);
-  if (cid == VMADDR_CID_ANY) {
-    fprintf(stderr, "no CID yet\n");
-    return 1;
-  }
-  printf("%u\n", cid);
-  return 0;
 }
 
 // One turn of a direction; false at its end.
@@ -148,6 +148,53 @@ int Many(const char* port, const char* count_text) {
   return right == count ? 0 : 1;
 }
 
+uint64_t Nanoseconds() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+}
+
+// Measures a connection to the benchmark's listener on the host, whom the first byte tells what to
+// do: prints Mbit/s of "in" and "out", the median of a byte's round trips in us of "trip". The
+// first second isn't counted.
+int Load(const char* port, std::string_view load, const char* seconds_text) {
+  constexpr uint64_t kWarmUp = 1'000'000'000;
+  const uint64_t measured = strtoul(seconds_text, nullptr, 0) * 1'000'000'000;
+  if (load != "in" && load != "out" && load != "trip") return Usage();
+  const int fd = Connect(port);
+  if (fd < 0) return Failure("connect");
+  if (!first_process::WriteAll(fd, load.substr(0, 1))) return Failure("write");
+  std::vector<char> bytes(load == "trip" ? 1 : kLoadBytes);
+  std::vector<uint64_t> trips;
+  uint64_t counted = 0;
+  const uint64_t begin = Nanoseconds() + kWarmUp;
+  uint64_t first = 0;  // when counting began
+  for (uint64_t before = Nanoseconds(); before < begin + measured;) {
+    ssize_t moved = 0;
+    if (load != "in") moved = write(fd, bytes.data(), bytes.size());
+    if (load != "out") moved = read(fd, bytes.data(), bytes.size());
+    if (moved <= 0) return Failure(load == "out" ? "write" : "read");
+    const uint64_t now = Nanoseconds();
+    if (first != 0) {
+      counted += static_cast<uint64_t>(moved);
+      trips.push_back(now - before);
+    } else if (now >= begin) {
+      first = now;
+    }
+    before = now;
+  }
+  const uint64_t took = Nanoseconds() - first;
+  if (first == 0 || trips.empty()) return 1;
+  std::nth_element(trips.begin(), trips.begin() + static_cast<ptrdiff_t>(trips.size() / 2),
+                   trips.end());
+  if (load == "trip") {
+    printf("%.2f\n", static_cast<double>(trips[trips.size() / 2]) / 1e3);
+  } else {
+    printf("%.1f\n", static_cast<double>(counted) * 8e3 / static_cast<double>(took));
+  }
+  return 0;
+}
+
 }  // namespace
 
 int Main(int argc, char** argv) {
@@ -162,6 +209,7 @@ int Main(int argc, char** argv) {
   if (name == "vsock-connect" && argc == 2) return ConnectAndPass(argv[1]);
   if (name == "vsock-echo" && argc == 2) return Echo(argv[1]);
   if (name == "vsock-many" && argc == 3) return Many(argv[1], argv[2]);
+  if (name == "vsock-load" && argc == 4) return Load(argv[1], argv[2], argv[3]);
   return Usage();
 }
 

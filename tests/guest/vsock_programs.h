@@ -3,7 +3,8 @@
 
 namespace vsock_programs {
 
-inline constexpr const char* kNames[] = {"vsock-cid", "vsock-connect", "vsock-echo", "vsock-many"};
+inline constexpr const char* kNames[] = {"vsock-cid", "vsock-connect", "vsock-echo", "vsock-many",
+                                         "vsock-load"};
 
 // The exit status; 2 for a name or arguments that aren't any's.
 int Main(int argc, char** argv);

@@ -47,7 +47,7 @@ std::vector<fs::path> LiveThreads(pid_t pid) {
   return threads;
 }
 
-int64_t KibOf(const std::string& status, const std::string& name) {
+int64_t NumberOf(const std::string& status, const std::string& name) {
   const size_t at = status.find(name + ":");
   return at == std::string::npos ? -1 : std::strtoll(&status[at + name.size() + 1], nullptr, 10);
 }
@@ -62,8 +62,8 @@ ProcessFigures FiguresOf(pid_t pid) {
   const std::string maps = Contents(Proc(pid) / "maps");
   figures.mappings = static_cast<int>(std::count(maps.begin(), maps.end(), '\n'));
   const std::string status = Contents(Proc(pid) / "status");
-  figures.anonymous_kib = KibOf(status, "RssAnon");
-  figures.shared_kib = KibOf(status, "RssShmem");
+  figures.anonymous_kib = NumberOf(status, "RssAnon");
+  figures.shared_kib = NumberOf(status, "RssShmem");
   return figures;
 }
 
@@ -80,6 +80,18 @@ std::string ThreadNames(pid_t pid) {
   std::string all;
   for (const std::string& name : names) all += name;
   return all;
+}
+
+uint64_t ThreadSwitches(pid_t pid, const std::string& name) {
+  int64_t switches = 0;
+  for (const fs::path& thread : LiveThreads(pid)) {
+    if (Contents(thread / "comm") != name + "\n") continue;
+    const std::string status = Contents(thread / "status");
+    for (const char* const kind : {"\nvoluntary_ctxt_switches", "\nnonvoluntary_ctxt_switches"}) {
+      switches += NumberOf(status, kind);
+    }
+  }
+  return static_cast<uint64_t>(switches);
 }
 
 int OpenGuestRam(pid_t pid) {

@@ -24,6 +24,8 @@ std::ostream& operator<<(std::ostream& out, const ProcessFigures& figures);
 
 // Names of its threads, sorted, one a line.
 [[nodiscard]] std::string ThreadNames(pid_t pid);
+// How often its thread of that name has gone to sleep or lost the CPU; 0 when there is none.
+[[nodiscard]] uint64_t ThreadSwitches(pid_t pid, const std::string& name);
 // A descriptor of its guest RAM's file, opened anew; -1 when it has none.
 [[nodiscard]] int OpenGuestRam(pid_t pid);
 

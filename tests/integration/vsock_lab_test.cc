@@ -16,9 +16,12 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "support/check.h"
 #include "support/unix_socket.h"
+#include "tests/integration/guest_ports.h"
 #include "tests/integration/lab_test.h"
+#include "tests/integration/process_figures.h"
 #include "tests/integration/shim_client.h"
 
 namespace bothy::integration {
@@ -27,8 +30,6 @@ namespace {
 using testing::HasSubstr;
 
 constexpr char kReady[] = "listening";
-// Drivers come on their own in the guest.
-constexpr char kAwaitDriver[] = "await 'vsock-cid 2>/dev/null'";
 
 // Gives everybody who connects back what they say, on a thread of its own.
 class EchoListener {
@@ -96,7 +97,7 @@ class VsockLabTest : public LabTest {
   [[nodiscard]] std::string VsockPath() const { return folder_ / "vsock"; }
   void BootVsockGuest(const wire::CreateVMRequest& request) {
     ASSERT_NO_FATAL_FAILURE(BootWithAgent(request));
-    (void)Run(kAwaitDriver);
+    (void)Run(kAwaitVsockDriver);
   }
   absl::Status Socket(wire::ModifyType type, uint32_t port, const std::string& path) {
     wire::VMSocketRequest request;
@@ -119,40 +120,33 @@ class VsockLabTest : public LabTest {
     ASSERT_THAT(agent_->AwaitOutput(*id, kReady, kAnswer), IsOk());
   }
   // A program of the host that has asked for `port` of the guest.
-  UniqueFd Ask(uint32_t port) {
-    auto socket = ConnectUnix(VsockPath(), ConnectMode::kBlocking);
-    CHECK_OK(socket.status());
-    Say(*socket, absl::StrCat("CONNECT ", port, "\n"));
-    return *std::move(socket);
-  }
-  static void Say(const UniqueFd& socket, const std::string& text) {
-    EXPECT_EQ(::send(socket.get(), text.data(), text.size(), MSG_NOSIGNAL),
-              static_cast<ssize_t>(text.size()));
-  }
-  // What comes until a newline, with it, or until the end.
-  static std::string Line(const UniqueFd& socket) {
-    std::string line;
-    char byte = 0;
-    while (!line.ends_with('\n') && ::recv(socket.get(), &byte, 1, 0) == 1) line.push_back(byte);
-    return line;
-  }
-  UniqueFd Connect(uint32_t port) {
-    UniqueFd socket = Ask(port);
-    EXPECT_THAT(Line(socket), testing::MatchesRegex("OK [0-9]+\n"));
-    return socket;
-  }
-  std::string Leaf(const std::string& query) {
+  UniqueFd Ask(uint32_t port) { return AskForPort(VsockPath(), port); }
+  UniqueFd Connect(uint32_t port) { return ConnectToPort(VsockPath(), port); }
+  double Number(const std::string& query) {
     wire::InspectVMRequest request;
     request.set_query(query);
     const auto answer = vm_->stub().InspectVM(request);
     EXPECT_TRUE(answer.ok()) << answer.status();
-    return answer.ok() ? absl::StrCat(answer->result().number_value()) : "";
+    return answer.ok() ? answer->result().number_value() : -1;
+  }
+  // The path of the guest's only connection to a port of the host.
+  std::string ConnectionTo(uint32_t host_port) {
+    wire::InspectVMRequest request;
+    request.set_query("devices/vsock0/sockets/connections");
+    const auto answer = vm_->stub().InspectVM(request);
+    EXPECT_TRUE(answer.ok()) << answer.status();
+    if (!answer.ok()) return "";
+    for (const auto& [name, connection] : answer->result().struct_value().fields()) {
+      if (name.ends_with(absl::StrCat("-", host_port))) return request.query() + "/" + name;
+    }
+    ADD_FAILURE() << "no connection to port " << host_port;
+    return "";
   }
   // Until the device has forgotten all connections.
   void AwaitNoConnections() {
-    while (Leaf("devices/vsock0/sockets/connections_open") != "0" && !HasFailure()) {
+    while (Number("devices/vsock0/sockets/connections_open") != 0 && !HasFailure()) {
     }
-    EXPECT_EQ(Leaf("devices/vsock0/sockets/connections_lingering"), "0");
+    EXPECT_EQ(Number("devices/vsock0/sockets/connections_lingering"), 0);
   }
 };
 
@@ -168,7 +162,7 @@ std::string Encoded(const std::string& command) {
 // which ends the shim's client.
 TEST_F(VsockLabTest, AShimTalksToItsGuest) {
   const std::string echo =
-      std::string(kAwaitDriver) +
+      std::string(kAwaitVsockDriver) +
       "; mkfifo /tmp/1 /tmp/109 /tmp/0x40000000 /tmp/2000;"
       "talk() { vsock-connect $1 <>/tmp/$1 >&0 || { echo no connection to port $1; kill $$; }; };"
       "talk 109 & talk 0x40000000 & talk 1; talk 2000";
@@ -283,6 +277,81 @@ TEST_F(VsockLabTest, ListenersComeGoAndChange) {
   EXPECT_EQ(Run(ask + "7001"), "hello\n");
 }
 
+// A peer that reads nothing for a while stalls its own connection and nothing else: neither the
+// device nor its thread does anything for it, and what is kept stays within the window.
+TEST_F(VsockLabTest, SlowReadersStallThemselvesAlone) {
+  constexpr double kWindow = 256 * 1024;
+  constexpr size_t kBytes = 4 << 20;
+  ASSERT_NO_FATAL_FAILURE(BootVsockGuest(VsockGuest()));
+  ASSERT_NO_FATAL_FAILURE(StartEcho(8000));
+  // A program of the host that the guest sends to, and that doesn't read.
+  auto listener = UnixListener::Create(folder_ / "slow");
+  ASSERT_TRUE(listener.ok()) << listener.status();
+  const UniqueFd listening = listener->TakeSocket();
+  ASSERT_TRUE(::fcntl(listening.get(), F_SETFL, 0) == 0);
+  ASSERT_THAT(Socket(wire::ADD, 7000, folder_ / "slow"), IsOk());
+  const auto sender = agent_->Start(
+      absl::StrCat("head -c ", kBytes, " /dev/zero | tr '\\0' x | vsock-connect 7000"));
+  ASSERT_TRUE(sender.ok()) << sender.status();
+  const UniqueFd slow(::accept4(listening.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  ASSERT_TRUE(slow.valid());
+  // And one of the guest that the host sends to, and that doesn't read.
+  auto talker = UnixListener::Create(folder_ / "talker");
+  ASSERT_TRUE(talker.ok()) << talker.status();
+  const UniqueFd talking = talker->TakeSocket();
+  ASSERT_TRUE(::fcntl(talking.get(), F_SETFL, 0) == 0);
+  ASSERT_THAT(Socket(wire::ADD, 7001, folder_ / "talker"), IsOk());
+  const auto reader =
+      agent_->Start(absl::StrCat("mkfifo /tmp/go; vsock-connect 7001 </dev/null | "
+                                 "(read line </tmp/go; echo $(head -c ",
+                                 kBytes, " | tr -d x | wc -c) wrong bytes)"));
+  ASSERT_TRUE(reader.ok()) << reader.status();
+  const UniqueFd unheard(::accept4(talking.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  ASSERT_TRUE(unheard.valid());
+  std::thread speaker([&unheard] { Say(unheard, std::string(kBytes, 'x')); });
+
+  // Until both have stalled. What the host's socket took since the guest last heard of it isn't
+  // kept any more; a fourth of the window would be told.
+  const std::string sending = ConnectionTo(7000);
+  const std::string reading = ConnectionTo(7001);
+  while ((Number(sending + "/kept_bytes") <= kWindow / 4 * 3 ||
+          Number(reading + "/credit_bytes") != 0) &&
+         !HasFailure()) {
+  }
+  // Meanwhile others are served.
+  const UniqueFd lively = Connect(8000);
+  for (int i = 0; i < 100; ++i) {
+    Say(lively, "hello\n");
+    EXPECT_EQ(Line(lively), "hello\n");
+  }
+  EXPECT_LE(Number(sending + "/kept_bytes"), kWindow);
+  EXPECT_EQ(Number(reading + "/kept_bytes"), 0);
+  // And then it is quiet. The time is only that in which something could show.
+  double rounds = 0;
+  while (rounds != Number("devices/vsock0/sockets/rounds")) {
+    rounds = Number("devices/vsock0/sockets/rounds");
+    (void)Run("true");  // all that the guest has begun is done by then
+  }
+  const uint64_t switches = ThreadSwitches(server_->pid(), "io-vsock0");
+  absl::SleepFor(Soaks() ? absl::Minutes(1) : absl::Seconds(1));
+  // It has slept since it answered the last question, or nearly so.
+  EXPECT_LE(ThreadSwitches(server_->pid(), "io-vsock0"), switches + 2);
+  EXPECT_EQ(Number("devices/vsock0/sockets/rounds"), rounds);
+
+  // They read at last: everything arrives.
+  std::vector<char> heard(kBytes);
+  EXPECT_EQ(::recv(slow.get(), heard.data(), heard.size(), MSG_WAITALL),
+            static_cast<ssize_t>(kBytes));
+  EXPECT_EQ(std::count(heard.begin(), heard.end(), 'x'), static_cast<ptrdiff_t>(kBytes));
+  EXPECT_EQ(Line(slow), "");
+  (void)Run("echo go >/tmp/go");
+  speaker.join();
+  ::shutdown(unheard.get(), SHUT_WR);
+  const auto read = agent_->Finish(*reader, kAnswer);
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(read->output, "0 wrong bytes\n") << read->error_output;
+}
+
 TEST_F(VsockLabTest, APauseAndAResetUnderLoad) {
   wire::CreateVMRequest request = VsockGuest();
   request.mutable_config()->mutable_guest_power_actions()->set_reset(wire::VMConfig::RESTART);
@@ -302,7 +371,7 @@ TEST_F(VsockLabTest, APauseAndAResetUnderLoad) {
   ASSERT_THAT(agent_->End("reset", kAnswer), IsOk());
   EXPECT_EQ(Line(socket), "");  // the end
   ASSERT_THAT(agent_->WaitReady(kBoot), IsOk());
-  (void)Run(kAwaitDriver);
+  (void)Run(kAwaitVsockDriver);
   ASSERT_NO_FATAL_FAILURE(StartEcho(8000));
   const UniqueFd again = Connect(8000);
   Say(again, "after the reset\n");

@@ -48,8 +48,11 @@ bool Connection::MaySend(uint32_t bytes) const {
 }
 
 bool Connection::OwesCredit() const {
+  // Linux has no more on the way than it would itself have room for, however large our window is
+  // ("vsock/virtio: cap TX credit to local buffer size").
+  const uint32_t window = std::min(kWindow, guest_window_);
   // More than half of the window looks taken, and a fourth of it isn't.
-  return received_ - told_ >= kWindow / 2 && forwarded() - told_ >= kWindow / 4;
+  return received_ - told_ >= window / 2 && forwarded() - told_ >= std::max(window / 4, 1U);
 }
 
 void Connection::TellCredit(PacketHeader& header) {

@@ -209,6 +209,7 @@ void VsockDevice::Inspect(inspect::Node& node) const {
   node.Value("connected_by_guest", connected_by_guest_);
   node.Value("connected_by_host", connected_by_host_);
   node.Value("refused", refused_);
+  node.Value("rounds", rounds_served_);
   node.Value("packets_from_guest", packets_from_guest_);
   node.Value("packets_to_guest", packets_to_guest_);
   node.Value("bytes_from_guest", bytes_from_guest_);

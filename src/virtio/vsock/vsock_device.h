@@ -150,6 +150,7 @@ class VsockDevice final : public Device {
   std::vector<iovec> behind_;
   ServingRounds rounds_;
 
+  uint64_t rounds_served_ = 0;  // times that it has looked for what there is to do
   uint64_t packets_from_guest_ = 0;
   uint64_t packets_to_guest_ = 0;
   uint64_t bytes_from_guest_ = 0;

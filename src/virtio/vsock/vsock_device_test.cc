@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "inspect/inspection.h"
 #include "support/endian.h"
 #include "support/testing/test_folder.h"
 #include "support/unix_socket.h"
@@ -45,7 +46,6 @@ class VsockDeviceTest : public ::testing::Test {
   static constexpr uint32_t kBufferBytes = 4096;
   static constexpr uint64_t kReceiveBuffers = 0x10'0000;
   static constexpr uint64_t kSendBuffers = 0x80'0000;
-  static constexpr uint32_t kSendBytes = 0x1'1000;  // a header and the longest data of a driver
 
   VsockDeviceTest() {
     device_.Resume();
@@ -166,6 +166,26 @@ class VsockDeviceTest : public ::testing::Test {
     loop_->Post(again);
     loop_->RunUntil([&] { return rounds == 3; });
   }
+  // A number that inspection shows.
+  uint64_t Shown(const std::string& path) {
+    uint64_t number = 0;
+    inspect::Inspection::Start(
+        *inspect::Query::Parse(path, 0), [this](inspect::Node& node) { device_.Inspect(node); },
+        [&](const absl::StatusOr<inspect::Value>& value) {
+          EXPECT_TRUE(value.ok()) << value.status();
+          if (value.ok()) number = std::get<uint64_t>(value->AsVariant());
+        });
+    return number;
+  }
+  // Whatever could happen by itself has happened, and nothing has.
+  void ExpectRest() {
+    RunPosted();
+    const uint64_t rounds = Shown("rounds");
+    for (int i = 0; i < 100; ++i) RunPosted();
+    EXPECT_EQ(Shown("rounds"), rounds);
+    ExpectSilence();
+  }
+  void Chat(uint32_t guest_port, int turns);
   // A connection that the guest begins; the host's end.
   UniqueFd GuestConnects() {
     Send(Header(kRequest));
@@ -410,6 +430,42 @@ TEST_F(VsockDeviceTest, AHostThatReadsGivesCredit) {
   EXPECT_EQ(device_.connections(), 1U);
 }
 
+// Linux has no more on the way than its socket's own buffer, which programs choose.
+TEST_F(VsockDeviceTest, AGuestWithASmallBufferGetsCreditInTime) {
+  for (const uint32_t buffer : {1U, 128U, 0x4000U, 0x10000U}) {
+    PacketHeader header = Header(kRequest);
+    header.source_port = buffer;
+    header.buffer_bytes = buffer;
+    Send(header);
+    EXPECT_EQ(Next().header.operation, kResponse);
+    const UniqueFd host(::accept4(listening_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    header.operation = kData;
+    header.length = std::max(buffer / 4, 1U);
+    const std::string piece(header.length, 'x');
+    uint32_t sent = 0;
+    uint32_t forwarded = 0;
+    for (int i = 0; i < 100; ++i) {
+      while (sent + header.length - forwarded <= buffer) {
+        Send(header, piece);
+        sent += header.length;
+      }
+      std::string heard(sent, '\0');
+      EXPECT_GT(::recv(host.get(), heard.data(), heard.size(), MSG_DONTWAIT), 0);
+      Packet last;
+      for (Packet packet = Next(); packet.header.operation != 0; packet = Next()) {
+        EXPECT_EQ(packet.header.operation, kCreditUpdate);
+        last = packet;
+        OfferBuffer();
+      }
+      ASSERT_GT(last.header.forwarded_bytes, forwarded) << buffer;
+      forwarded = last.header.forwarded_bytes;
+    }
+    header.operation = kReset;
+    header.length = 0;
+    Send(header);
+  }
+}
+
 TEST_F(VsockDeviceTest, SendsNoMoreThanTheGuestHasRoomFor) {
   PacketHeader request = Header(kRequest);
   request.buffer_bytes = 10;
@@ -429,6 +485,153 @@ TEST_F(VsockDeviceTest, SendsNoMoreThanTheGuestHasRoomFor) {
   update.forwarded_bytes = 14;
   Send(update);
   EXPECT_EQ(AwaitNext().data, "ef");
+}
+
+// A connection of the guest's from another port, on which `turns` lines go there and back.
+void VsockDeviceTest::Chat(uint32_t guest_port, int turns) {
+  PacketHeader header = Header(kRequest);
+  header.source_port = guest_port;
+  Send(header);
+  EXPECT_EQ(AwaitNext().header.destination_port, guest_port);
+  const UniqueFd host(::accept4(listening_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+  header.operation = kData;
+  header.length = 5;
+  for (int i = 0; i < turns; ++i) {
+    Send(header, "hello");
+    EXPECT_EQ(Receive(host), "hello");
+    Say(host, "there");
+    const Packet packet = AwaitNext();
+    EXPECT_EQ(packet.header.destination_port, guest_port);
+    EXPECT_EQ(packet.data, "there");
+    header.forwarded_bytes += 5;
+    OfferBuffer();
+  }
+  header.operation = kReset;
+  header.length = 0;
+  Send(header);
+}
+
+TEST_F(VsockDeviceTest, AHostThatDoesntReadStallsItselfAlone) {
+  const UniqueFd host = GuestConnects();
+  std::string sent;
+  uint32_t forwarded = 0;
+  // All that its credit allows.
+  const auto send_all = [&] {
+    for (Packet packet = Next(); packet.header.operation != 0; packet = Next()) {
+      ASSERT_EQ(packet.header.operation, kCreditUpdate);
+      ASSERT_LE(packet.header.forwarded_bytes, sent.size());
+      forwarded = packet.header.forwarded_bytes;
+    }
+    while (sent.size() - forwarded < vsock::Connection::kWindow) {
+      const size_t room = vsock::Connection::kWindow - (sent.size() - forwarded);
+      std::string piece(std::min<size_t>(room, 0x10000), '\0');
+      for (char& c : piece) c = static_cast<char>((sent.size() + (&c - piece.data())) * 7 >> 3);
+      SendData(piece);
+      sent += piece;
+    }
+  };
+  // The host's socket takes some and says so; then there is no credit any more.
+  do {
+    send_all();
+    RunPosted();
+    Take();
+  } while (!received_.empty());
+  const std::string kept = "connections/1000-52/kept_bytes";
+  EXPECT_GT(Shown(kept), vsock::Connection::kWindow / 2);
+  EXPECT_LE(Shown(kept), vsock::Connection::kWindow);
+  ExpectRest();
+  Chat(2000, 50);
+  EXPECT_LE(Shown(kept), vsock::Connection::kWindow);
+  ExpectRest();
+  // It reads at last, and all is there.
+  std::string got;
+  while (sent.size() < size_t{4} << 20 && device_.connections() == 1) {
+    got += Receive(host);
+    RunPosted();
+    Take();
+    send_all();
+  }
+  while (Shown(kept) != 0) {
+    got += Receive(host);
+    RunPosted();
+  }
+  got += Receive(host);
+  EXPECT_EQ(got.size(), sent.size());
+  EXPECT_TRUE(got == sent);
+  EXPECT_EQ(device_.connections(), 1U);
+}
+
+TEST_F(VsockDeviceTest, AGuestThatDoesntReadStallsItselfAlone) {
+  const UniqueFd host = GuestConnects();  // with room for 64 KiB
+  std::string said;
+  const auto say_all = [&] {
+    std::string piece(4096, '\0');
+    while (true) {
+      for (char& c : piece) c = static_cast<char>((said.size() + (&c - piece.data())) * 7 >> 3);
+      const ssize_t result = ::send(host.get(), piece.data(), piece.size(), MSG_NOSIGNAL);
+      if (result <= 0) return;
+      said.append(piece, 0, static_cast<size_t>(result));
+    }
+  };
+  std::string got;
+  bool asked = false;
+  const auto take_all = [&] {
+    RunPosted();
+    for (Packet packet = Next(); packet.header.operation != 0; packet = Next()) {
+      got += packet.data;
+      asked = asked || packet.header.operation == kCreditRequest;
+      OfferBuffer();
+    }
+  };
+  for (size_t before = 1; before != said.size();) {
+    before = said.size();
+    say_all();
+    take_all();
+  }
+  EXPECT_EQ(got.size(), 0x10000U);
+  EXPECT_TRUE(asked);  // once
+  EXPECT_LT(said.size(), size_t{2} << 20);
+  EXPECT_EQ(Shown("connections/1000-52/kept_bytes"), 0U);
+  ExpectRest();
+  Chat(2000, 50);
+  ExpectRest();
+  // It reads at last, a little at a time: never is more on the way than it has room for.
+  PacketHeader update = Header(kCreditUpdate);
+  while (got.size() < said.size() && device_.connections() == 1) {
+    update.forwarded_bytes = static_cast<uint32_t>(got.size() - 0x8000);
+    Send(update);
+    const size_t before = got.size();
+    for (int i = 0; i < 1000 && got.size() == before; ++i) take_all();
+    ASSERT_GT(got.size(), before);
+    ASSERT_LE(got.size() - update.forwarded_bytes, 0x10000U);
+  }
+  EXPECT_TRUE(got == said);
+}
+
+TEST_F(VsockDeviceTest, AListenerWithAFullBacklogRefusesAtOnce) {
+  auto listener = UnixListener::Create(folder_ / "busy", 1);
+  ASSERT_TRUE(listener.ok());
+  const UniqueFd busy = listener->TakeSocket();
+  ASSERT_TRUE(ports_.Add(53, folder_ / "busy").ok());
+  std::vector<UniqueFd> waiting;
+  auto next = ConnectUnix(folder_ / "busy", ConnectMode::kNonBlocking);
+  for (; next.ok(); next = ConnectUnix(folder_ / "busy", ConnectMode::kNonBlocking)) {
+    waiting.push_back(*std::move(next));
+  }
+  ASSERT_TRUE(absl::IsUnavailable(next.status())) << next.status();
+  PacketHeader request = Header(kRequest);
+  request.destination_port = 53;
+  // Before the loop runs at all; and nothing is tried again behind the guest's back.
+  Send(request);
+  ExpectReset();
+  EXPECT_EQ(device_.connections(), 0U);
+  EXPECT_EQ(Shown("refused"), 1U);
+  ExpectRest();
+  // Others aren't concerned, and it is welcome once there is room.
+  Chat(2000, 1);
+  (void)UniqueFd(::accept4(busy.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  Send(request);
+  EXPECT_EQ(Next().header.operation, kResponse);
 }
 
 TEST_F(VsockDeviceTest, AnswersACreditRequest) {

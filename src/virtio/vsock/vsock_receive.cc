@@ -22,6 +22,7 @@ constexpr uint32_t kMostBuffers = 64;
 
 void VsockDevice::ServeReceive() {
   if (!serving() || receive_ == nullptr) return;
+  ++rounds_served_;
   int turns = 0;
   bool going = true;
   while (going && (!resets_.empty() || !ready_.empty())) {
