@@ -58,7 +58,7 @@ class ExtremeFieldsTest : public testing::Test {
   // Every field of `places` in copies of `image` at each of its extremes. Structures differ in
   // their byte order; as all sizes are tried at all places, extremes of either are among them.
   void TryAll(const MemoryStorage& image, const std::vector<Place>& places,
-              std::vector<MemoryStorage*> others, const OpenDisk& open) {
+              const std::vector<MemoryStorage*>& others, const OpenDisk& open) {
     for (const Place& place : places) {
       for (uint64_t at = 0; at < place.bytes; at += 4) {
         TryField<uint32_t>(image, place, at, others, open);

@@ -41,7 +41,8 @@ void FlushTrackingStorage::EndFlush(const absl::Status& status) {
 }
 
 absl::Status FlushTrackingStorage::AnswerFlush(absl::Status status) const {
-  return lost_.ok() ? std::move(status) : lost_;
+  if (!lost_.ok()) return lost_;
+  return status;
 }
 
 Task<Disk::MappedSync> SyncMappedOf(Disk& disk, const FlushTrackingStorage& file) {

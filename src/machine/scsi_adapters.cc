@@ -141,6 +141,8 @@ class ScsiAdapters::Adapter {
   [[nodiscard]] absl::Status TellOfLoss(uint16_t lun, const absl::Status& flushed);
   void CloseRemoved(uint16_t lun, const ChangeDone& done);
   void Reopen(uint16_t lun, const ImageConfig& image, const ChangeDone& done);
+  void ReopenFlushed(uint16_t lun, std::unique_ptr<disk::Disk> old, const ImageConfig& image,
+                     const ImageConfig& before, const ChangeDone& done);
   void Swap(uint16_t lun, std::unique_ptr<disk::Disk> disk, const ImageConfig& image,
             const std::stop_token& stop, const ChangeDone& done);
   void Refresh(uint16_t lun, const std::stop_token& stop, const ChangeDone& done);
@@ -216,7 +218,15 @@ void ScsiAdapters::Adapter::Add(uint16_t lun, const ImageConfig& image, const st
 // On the adapter's thread. What the host lost of a disk can't be brought back; so that it can be
 // got rid of all the same, whoever was told once isn't told again.
 absl::Status ScsiAdapters::Adapter::TellOfLoss(uint16_t lun, const absl::Status& flushed) {
-  if (flushed.ok() || !loss_told_.insert(lun).second) return absl::OkStatus();
+  if (flushed.ok()) {
+    loss_told_.erase(lun);
+    return absl::OkStatus();
+  }
+  if (!loss_told_.insert(lun).second) {
+    LogWarning(name_, absl::StrCat("LUN ", lun, " is given up with what can't be written: ",
+                                   std::string(flushed.message())));
+    return absl::OkStatus();
+  }
   return WithContext(
       absl::Status(flushed.code(), absl::StrCat(std::string(flushed.message()),
                                                 "; ask again to give up what can't be written")),
@@ -327,34 +337,53 @@ void ScsiAdapters::Adapter::Reopen(uint16_t lun, const ImageConfig& image, const
   loop().Post([this, lun, image, before, done] {
     target_->TakeMedium(lun, [this, lun, image, before, done](std::unique_ptr<disk::Disk> old) {
       target_->Hold();
-      Close(std::move(old), [this, lun, image, before, done](const absl::Status& closed) {
+      auto there = std::make_shared<std::unique_ptr<disk::Disk>>(std::move(old));
+      Start(disk::Flush(**there), [this, lun, image, before, there,
+                                   done](const absl::Status& flushed) {
+        const absl::Status told = TellOfLoss(lun, flushed);
+        if (told.ok()) return ReopenFlushed(lun, std::move(*there), image, before, done);
+        target_->PutMedium(lun, std::move(*there), {}, scsi::Target::MediumChange::kUnchanged);
         target_->Release();
-        loss_told_.erase(lun);
-        if (!closed.ok()) LogError(name_, std::string(closed.message()));
-        Start(OpenDisk(loop(), image), [this, lun, image, before, done](auto disk) {
-          if (disk.ok()) {
-            target_->PutMedium(lun, *std::move(disk), {});
-            return OnChanges([this, lun, image, done] {
-              images_[lun] = image;
-              Announce(ScsiController::Change::kMedium, lun, kGuestLooks, {},
-                       [done](Outcome) { done(absl::OkStatus()); });
-            });
-          }
-          const absl::Status failed = WithContext(disk.status(), "scsi_disk.host_path");
-          Start(OpenDisk(loop(), before), [this, lun, done, failed](auto again) {
-            if (again.ok()) {
-              target_->PutMedium(lun, *std::move(again), {},
-                                 scsi::Target::MediumChange::kUnchanged);
-              return OnChanges([done, failed] { done(failed); });
-            }
-            // It was there a moment ago, and is gone or taken now: the place is empty.
-            target_->Detach(lun, [](std::unique_ptr<disk::Disk>) {});
-            OnChanges([this, lun, done, failed] {
-              images_.erase(lun);
-              Announce(ScsiController::Change::kRemoved, lun, kGuestLooks, {}, [](Outcome) {});
-              done(failed);
-            });
-          });
+        OnChanges([done, told] { done(told); });
+      });
+    });
+  });
+}
+
+// On the adapter's thread, with the target held.
+void ScsiAdapters::Adapter::ReopenFlushed(uint16_t lun, std::unique_ptr<disk::Disk> old,
+                                          const ImageConfig& image, const ImageConfig& before,
+                                          const ChangeDone& done) {
+  Close(std::move(old), [this, lun, image, before, done](const absl::Status& closed) {
+    if (!closed.ok()) LogError(name_, std::string(closed.message()));
+    // What was lost is another medium to the guest, whichever way it ends.
+    const bool lost = loss_told_.erase(lun) != 0 || !closed.ok();
+    Start(OpenDisk(loop(), image), [this, lun, image, before, lost, done](auto disk) {
+      if (disk.ok()) {
+        target_->PutMedium(lun, *std::move(disk), {});
+        target_->Release();
+        return OnChanges([this, lun, image, done] {
+          images_[lun] = image;
+          Announce(ScsiController::Change::kMedium, lun, kGuestLooks, {},
+                   [done](Outcome) { done(absl::OkStatus()); });
+        });
+      }
+      const absl::Status failed = WithContext(disk.status(), "scsi_disk.host_path");
+      Start(OpenDisk(loop(), before), [this, lun, lost, done, failed](auto again) {
+        if (again.ok()) {
+          target_->PutMedium(
+              lun, *std::move(again), {},
+              lost ? scsi::Target::MediumChange::kChanged : scsi::Target::MediumChange::kUnchanged);
+          target_->Release();
+          return OnChanges([done, failed] { done(failed); });
+        }
+        // It was there a moment ago, and is gone or taken now: the place is empty.
+        target_->Release();
+        target_->Detach(lun, [](std::unique_ptr<disk::Disk>) {});
+        OnChanges([this, lun, done, failed] {
+          images_.erase(lun);
+          Announce(ScsiController::Change::kRemoved, lun, kGuestLooks, {}, [](Outcome) {});
+          done(failed);
         });
       });
     });

@@ -223,6 +223,7 @@ void Target::SettleUnits() {
                   [](const LogicalUnit* unit) { return unit->handing_over(); })) {
     return Post([this] { SettleUnits(); });
   }
+  held_since_ = false;
   settling_ = units.size() + 1;
   for (LogicalUnit* unit : units) {
     unit->Settle([this] {
@@ -233,9 +234,10 @@ void Target::SettleUnits() {
 }
 
 void Target::OnSettled() {
-  // A disk that is held now was taken from its unit meanwhile: once it is let go of, all settle
-  // anew.
-  if (running_ == 0 && on_quiet_) std::exchange(on_quiet_, nullptr)();
+  if (!on_quiet_) return;
+  // A flush that somebody made meanwhile may have set its disk working again.
+  if (held_since_) return SettleUnits();
+  std::exchange(on_quiet_, nullptr)();
 }
 
 void Target::Resume() {

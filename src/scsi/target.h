@@ -102,7 +102,10 @@ class Target final : private UnitHost {
   void Quiesce(std::function<void()> done);
   // For who works on a disk that no unit has, or beside its commands (closes it, flushes it): a
   // Quiesce waits for that, too. Also while paused.
-  void Hold() { Enter(); }
+  void Hold() {
+    Enter();
+    held_since_ = true;
+  }
   void Release();
   // What waited goes on. Does nothing unless paused, and not before `done` was called.
   void Resume();
@@ -143,6 +146,7 @@ class Target final : private UnitHost {
   // Commands that came while paused, and those that waited in a unit that was detached then.
   CommandList parked_;
   std::function<void()> on_quiet_;  // of Quiesce, until it is called
+  bool held_since_ = false;         // since they began to settle
   size_t settling_ = 0;             // units whose disks haven't settled since
 
   mutable std::mutex snapshot_mutex_;

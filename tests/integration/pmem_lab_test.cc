@@ -134,6 +134,41 @@ TEST_F(PmemLabTest, AMediumsErrorReadsAsZeroAndFailsFlushesAndTheVmGoesOn) {
   EndServer();
 }
 
+// A driver that puts the device's queue into the device's own memory: pages that it fills itself.
+TEST_F(PmemLabTest, AQueueInItsOwnMemoryHangsNobody) {
+  const TestImage image = images_.Make(folder_, KindOf("raw.img"), 64 * kMiB);
+  wire::CreateVMRequest request = DiskGuest();
+  Add(request, PmemDisk(image));
+  ASSERT_NO_FATAL_FAILURE(BootWithAgent(request));
+  (void)AwaitPmem(64 * kMiB);
+  // By the registers of virtio 1.2, 4.1.4.3: reset, features, a queue whose three rings are 32 MiB
+  // into the memory, whose address is in the device's configuration; DRIVER_OK. Bit 6 of the status
+  // is DEVICE_NEEDS_RESET.
+  EXPECT_EQ(InGuest(R"(
+    for d in /sys/bus/pci/devices/*; do if [ $(cat $d/device) = 0x105b ]; then p=$d; fi; done
+    echo ${p##*/} >/sys/bus/pci/drivers/virtio-pci/unbind
+    echo 1 >$p/enable
+    bar=$(head -n 1 $p/resource | cut -d' ' -f1)
+    register() { where=$(printf 0x%x $((bar + $1))); shift; busybox devmem $where "$@"; }
+    low=$(register 0x2000 32); high=$(register 0x2004 32)
+    for status in 0 1 3; do register 0x14 8 $status; done
+    register 0x08 32 1; register 0x0c 32 1; register 0x14 8 11
+    register 0x16 16 0
+    for ring in 0x20 0x28 0x30; do
+      register $ring 32 $(printf 0x%x $((low + 0x2000000)))
+      register $((ring + 4)) 32 $high
+    done
+    register 0x1c 16 1
+    register 0x14 8 15
+    echo $(($(register 0x14 8) & 64)))"),
+            "64");
+  EXPECT_THAT(vm_->Pause(), IsOk());
+  EXPECT_THAT(vm_->Resume(), IsOk());
+  PowerOff();
+  EndServer();
+  images_.ExpectClean(image);
+}
+
 TEST_F(PmemLabTest, ComesAndGoesWhileAnotherIsBusy) {
   const TestFolder other_folder;
   const TestImage busy = images_.Make(folder_, KindOf("raw.img"), 64 * kMiB);

@@ -149,6 +149,7 @@ absl::Status NewImageFile::Publish() {
     }
   }
   int result;
+  bool linked = false;  // under both names
   if (replaced_) {
     RETURN_IF_ERROR(CheckReplaced());
     result = ::rename(partial_path_.c_str(), path_.c_str());
@@ -161,14 +162,14 @@ absl::Status NewImageFile::Publish() {
       // A file system that has no such flag, NFS for one: a second name fails just as well where
       // there is a file.
       result = ::link(partial_path_.c_str(), path_.c_str());
-      if (result == 0) (void)::unlink(partial_path_.c_str());
+      linked = result == 0 && ::unlink(partial_path_.c_str()) != 0;
     }
   }
   if (result != 0) {
     if (errno == EEXIST) return AlreadyThere(path_);
     return ErrnoStatus(errno, absl::StrCat(path_, ": rename"));
   }
-  partial_path_.clear();
+  if (!linked) partial_path_.clear();  // else it is tried again at the end
   const UniqueFd folder(::open(FolderOf(path_).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!folder || ::fsync(folder.get()) != 0) {
     return ErrnoStatus(errno, absl::StrCat(FolderOf(path_), ": fsync"));

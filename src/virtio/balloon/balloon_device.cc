@@ -31,13 +31,15 @@ constexpr uint16_t kQueues = 5;
 constexpr uint16_t kQueueSize = 128;
 // So that a reset gets its turn soon, whatever the driver offers: pages are given back to the host
 // one by one, some microseconds each.
-constexpr int kChainsPerRound = 16;
+constexpr int kChainsPerRound = 4;
+// A guest needn't answer; who asked longest ago has waited long enough then.
+constexpr size_t kMostWaiting = 64;
 
-// The balloon's pages (5.5.6), whatever those of the guest are, by le32 numbers. Drivers send 256
-// or 1024 at once.
+// The balloon's pages (5.5.6), whatever those of the guest are, by le32 numbers. Drivers send up to
+// a page of them at once.
 constexpr uint64_t kPageBytes = 4096;
 constexpr size_t kNumberBytes = 4;
-constexpr uint64_t kMostNumbers = 16384;
+constexpr uint64_t kMostNumbers = 1024;
 // More than there are tags, by far.
 constexpr uint64_t kMostStatistics = 64;
 
@@ -194,6 +196,7 @@ absl::Status BalloonDevice::Inflate(const Chain& chain) {
 
 // The buffers themselves are what is free (5.5.6.6).
 void BalloonDevice::TakeReport(const Chain& chain) {
+  if ((features_ & kFeaturePageReporting) == 0) return;
   reported_bytes_.fetch_add(chain.writable_bytes, std::memory_order_relaxed);
   // The guest counts on finding them as they were, full of this (5.5.6.6.2); the host has only
   // zeros to give.
@@ -224,6 +227,11 @@ void BalloonDevice::AskStatistics(std::function<void()> done) {
                          queues_.size() > kStatisticsQueue && queues_[kStatisticsQueue] != nullptr;
   if (!has_queue) return done();
   waiting_.push_back(std::move(done));
+  if (waiting_.size() > kMostWaiting) {
+    const std::function<void()> oldest = std::move(waiting_.front());
+    waiting_.erase(waiting_.begin());
+    oldest();
+  }
   ReturnStatisticsBuffer();
 }
 
