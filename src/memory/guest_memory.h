@@ -70,8 +70,8 @@ class GuestMemory {
   absl::Status RemoveDeviceMemory(uint64_t gpa);
 
   // The host's view of [gpa, gpa + size), or OutOfRange unless it lies within one range of RAM or,
-  // unless `backing` is kRam, of a device's memory. kRead: the caller doesn't write to it, so memory that is read-only will
-  // do.
+  // unless `backing` is kRam, of a device's memory. kRead: the caller doesn't write to it, so
+  // memory that is read-only will do.
   absl::StatusOr<std::span<uint8_t>> HostRange(uint64_t gpa, uint64_t size,
                                                Access access = Access::kWrite,
                                                Backing backing = Backing::kAny) const;
