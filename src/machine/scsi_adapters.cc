@@ -267,6 +267,7 @@ void ScsiAdapters::Adapter::CloseRemoved(uint16_t lun, const ChangeDone& done) {
         target_->Release();
         // Of what was lost the client has heard.
         const bool told = loss_told_.erase(lun) != 0;
+        if (told && !closed.ok()) LogWarning(name_, std::string(closed.message()));
         OnChanges([this, lun, done, status = told ? absl::OkStatus() : closed] {
           images_.erase(lun);
           done(WithContext(status, "scsi_disk.host_path: closing"));

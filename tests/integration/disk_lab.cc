@@ -103,6 +103,19 @@ void DiskLabTest::EndServer() {
   vm_.reset();
 }
 
+FaultyMedium::FaultyMedium(const TestFolder& folder) {
+  auto loop = disk::LoopDevice::Create({.file = MakeFlat(folder, "flat", kBytes)});
+  CHECK_OK(loop.status());
+  loop_ = *std::move(loop);
+  auto faulty = disk::FaultyDevice::Create({.name = "bothy-faulty",
+                                            .device = loop_->path(),
+                                            .bytes = kBytes,
+                                            .bad_offset = kBadOffset,
+                                            .bad_bytes = uint64_t{1} << 20});
+  CHECK_OK(faulty.status());
+  faulty_ = *std::move(faulty);
+}
+
 std::string FioVerify(const std::string& target) {
   return "fio --name=verify --ioengine=io_uring --iodepth=16 --direct=1 --rw=randwrite "
          "--bsrange=4k-64k --verify=crc32c --verify_fatal=1 --minimal " +

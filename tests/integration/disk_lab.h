@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 
+#include "disk/testing/block_devices.h"
 #include "tests/integration/disk_images.h"
 #include "tests/integration/lab_test.h"
 
@@ -47,6 +49,23 @@ class DiskLabTest : public LabTest {
   static constexpr absl::Duration kWork = absl::Seconds(300);
 
   Images images_;
+};
+
+// A block device of 64 MiB whose medium has an error of 1 MiB in the middle, until destroyed,
+// before which the server has ended.
+class FaultyMedium {
+ public:
+  static constexpr uint64_t kBytes = uint64_t{64} << 20;
+  static constexpr uint64_t kBadOffset = kBytes / 2;
+
+  explicit FaultyMedium(const TestFolder& folder);
+  [[nodiscard]] TestImage image() const {
+    return {.path = faulty_->path(), .kind = KindOf("raw.img")};
+  }
+
+ private:
+  std::unique_ptr<disk::LoopDevice> loop_;
+  std::unique_ptr<disk::FaultyDevice> faulty_;  // over it
 };
 
 // fio in the guest: random writes of mixed sizes on `target` ("--filename=... --size=..."), all of

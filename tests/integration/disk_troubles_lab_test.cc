@@ -11,7 +11,6 @@
 #include <iterator>
 
 #include "absl/time/clock.h"
-#include "disk/testing/block_devices.h"
 #include "support/unique_fd.h"
 #include "tests/guest/known_writes.h"
 #include "tests/integration/disk_lab.h"
@@ -119,24 +118,16 @@ TEST_F(DiskTroublesLabTest, AFileThatIsTruncatedOrDeletedIsAnErrorOfThatDisk) {
 // Linux tries SYNCHRONIZE CACHE again after a medium error, and the host tells of what it lost but
 // once: the second answer is the same as the first.
 TEST_F(DiskTroublesLabTest, AFlushThatFailsIsToldToTheGuestForAsLongAsItAsks) {
-  constexpr uint64_t kBadOffset = 32 * kMiB;
-  const std::string flat = MakeFlat(folder_, "flat", 64 * kMiB);
-  const auto loop = disk::LoopDevice::Create({.file = flat});
-  ASSERT_TRUE(loop.ok()) << loop.status();
-  const auto faulty = disk::FaultyDevice::Create({.name = "bothy-faulty",
-                                                  .device = (*loop)->path(),
-                                                  .bytes = 64 * kMiB,
-                                                  .bad_offset = kBadOffset,
-                                                  .bad_bytes = kMiB});
-  ASSERT_TRUE(faulty.ok()) << faulty.status();
-  const TestImage image = {.path = (*faulty)->path(), .kind = KindOf("raw.img")};
+  const FaultyMedium medium(folder_);
+  const TestImage image = medium.image();
   wire::CreateVMRequest request = DiskGuest();
   Add(request, ScsiDisk(image, 0));
   ASSERT_NO_FATAL_FAILURE(BootWithAgent(request));
   const std::string write = "dd if=/bin/busybox of=" + AwaitDisk(0) +
                             " bs=4096 count=1 oflag=direct conv=fsync 2>/dev/null seek=";
   EXPECT_EQ(InGuest(write + "0 && echo good"), "good");
-  EXPECT_EQ(InGuest(write + std::to_string(kBadOffset / 4096) + " || echo failed"), "failed");
+  EXPECT_EQ(InGuest(write + std::to_string(FaultyMedium::kBadOffset / 4096) + " || echo failed"),
+            "failed");
   EXPECT_EQ(InGuest(write + "0 || echo failed"), "failed");
   // The client is told, too, and can get rid of it all the same.
   EXPECT_THAT(Modify(wire::REMOVE, ScsiDisk(image, 0)).ToString(), HasSubstr("ask again"));

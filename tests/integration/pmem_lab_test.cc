@@ -2,7 +2,6 @@
 #include <filesystem>
 
 #include "absl/strings/str_cat.h"
-#include "disk/testing/block_devices.h"
 #include "tests/integration/disk_lab.h"
 
 namespace bothy::integration {
@@ -105,17 +104,8 @@ TEST_F(PmemLabTest, AFileThatIsTruncatedFailsFlushesAndTheVmGoesOn) {
 
 // Nothing tells of a medium's error but the access itself, which KVM keeps for itself.
 TEST_F(PmemLabTest, AMediumsErrorReadsAsZeroAndFailsFlushesAndTheVmGoesOn) {
-  constexpr uint64_t kBadOffset = 32 * kMiB;
-  const std::string flat = MakeFlat(folder_, "flat", 64 * kMiB);
-  const auto loop = disk::LoopDevice::Create({.file = flat});
-  ASSERT_TRUE(loop.ok()) << loop.status();
-  const auto faulty = disk::FaultyDevice::Create({.name = "bothy-faulty",
-                                                  .device = (*loop)->path(),
-                                                  .bytes = 64 * kMiB,
-                                                  .bad_offset = kBadOffset,
-                                                  .bad_bytes = kMiB});
-  ASSERT_TRUE(faulty.ok()) << faulty.status();
-  const TestImage image = {.path = (*faulty)->path(), .kind = KindOf("raw.img")};
+  const FaultyMedium medium(folder_);
+  const TestImage image = medium.image();
   wire::CreateVMRequest request = DiskGuest();
   Add(request, PmemDisk(image));
   ASSERT_NO_FATAL_FAILURE(BootWithAgent(request));
@@ -124,7 +114,9 @@ TEST_F(PmemLabTest, AMediumsErrorReadsAsZeroAndFailsFlushesAndTheVmGoesOn) {
   const std::string write = "dd if=/bin/busybox of=" + device + " bs=4096 count=1 conv=fsync ";
   EXPECT_EQ(InGuest(write + "seek=16 2>/dev/null; " + read + "16 | cmp -n 4096 - /bin/busybox"),
             "");
-  EXPECT_EQ(InGuest(read + std::to_string(kBadOffset / 4096) + " | tr -d '\\0' | wc -c"), "0");
+  EXPECT_EQ(
+      InGuest(read + std::to_string(FaultyMedium::kBadOffset / 4096) + " | tr -d '\\0' | wc -c"),
+      "0");
   EXPECT_EQ(InGuest(write + "seek=16 2>/dev/null || echo failed"), "failed");
   EXPECT_THAT(Inspect("devices/pmem0"), HasSubstr("can't be read"));
   // What could be read still can.

@@ -17,6 +17,7 @@
 #include "virtio/balloon/balloon_device.h"
 #include "virtio/testing/driver_queue.h"
 #include "virtio/testing/guarded_ram.h"
+#include "virtio/testing/hostile_ring.h"
 #include "virtio/testing/test_transport.h"
 
 namespace bothy::virtio {
@@ -40,45 +41,35 @@ class Machine {
   void Step(FuzzInput& input) {
     const auto operation = input.Take<uint8_t>();
     const uint16_t queue = operation / 8 % kQueues;
-    const uint64_t rings = kRings + queue * kRingStride;
-    const uint64_t available = rings + 16 * kQueueSize;
+    testing::HostileRing ring(*ram_, kRings + queue * kRingStride, kQueueSize, kGuarded);
     switch (operation % 8) {
-      case 0: {  // a descriptor that is likely to be one
-        const uint64_t at = rings + 16 * (input.Take<uint8_t>() % kQueueSize);
-        Put<uint64_t>(at, 0x8000 + input.Take<uint16_t>());
-        Put<uint32_t>(at + 8, input.Take<uint16_t>() % 0x8000);
-        Put<uint16_t>(at + 12, input.Take<uint8_t>() % 8);
-        Put<uint16_t>(at + 14, input.Take<uint8_t>() % (kQueueSize + 1));
+      case 0: {
+        const uint64_t slot = ring.Slot(input);
+        const uint64_t address = 0x8000 + input.Take<uint16_t>();
+        const uint32_t length = input.Take<uint16_t>() % 0x8000;
+        ring.PutLikely(slot, address, length, input);
         break;
       }
-      case 1: {  // a descriptor that may be anything, but of what is guarded
-        const uint64_t at = rings + 16 * (input.Take<uint8_t>() % kQueueSize);
-        const auto address = input.Take<uint64_t>();
-        const auto length = input.Take<uint32_t>();
-        const bool harmless =
-            address >= kRamBytes || length > kRamBytes || address + length <= kGuarded;
-        Put<uint64_t>(at, address);
-        Put<uint32_t>(at + 8, harmless ? length : kRamBytes);
-        Put<uint16_t>(at + 12, input.Take<uint16_t>());
-        Put<uint16_t>(at + 14, input.Take<uint16_t>());
+      case 1:
+        ring.PutAny(input);
         break;
-      }
-      case 2: {  // offer a head
-        const auto index = *ram_->ReadObject<uint16_t>(available + 2);
-        Put<uint16_t>(available + 4 + 2 * (index % kQueueSize), input.Take<uint8_t>());
-        Put<uint16_t>(available + 2, static_cast<uint16_t>(index + 1));
+      case 2:
+        ring.Offer(input);
         device_.OnDoorbell(queue);
         break;
-      }
-      case 3:  // any available index
-        Put<uint16_t>(available + 2, input.Take<uint16_t>());
+      case 3:
+        ring.PutIndex(input);
         device_.OnDoorbell(queue);
         break;
-      case 4:  // page numbers and statistics; of the pages those before the guard, and none at all
-        Put<uint32_t>(0x8000 + input.Take<uint16_t>() % 0x8000 / 4 * 4,
-                      input.Take<uint8_t>() % 2 == 0 ? input.Take<uint8_t>() % (kGuarded / 4096)
-                                                     : 0x100 + input.Take<uint32_t>() % 0xFFFFFE00);
+      case 4: {  // page numbers and statistics; of the pages those before the guard, and none at
+                 // all
+        const uint64_t at = 0x8000 + input.Take<uint16_t>() % 0x8000 / 4 * 4;
+        const bool in_ram = input.Take<uint8_t>() % 2 == 0;
+        const uint32_t number = in_ram ? input.Take<uint8_t>() % (kGuarded / 4096)
+                                       : 0x100 + input.Take<uint32_t>() % 0xFFFFFE00;
+        CHECK_OK(ram_->WriteObject(at, number));
         break;
+      }
       case 5:
         if (queue == 0) return TogglePause();
         ++asked_;
@@ -124,10 +115,6 @@ class Machine {
     bool done = false;
     loop_->Post([&done] { done = true; });
     loop_->RunUntil([&done] { return done; });
-  }
-  template <typename T>
-  void Put(uint64_t gpa, T value) {
-    CHECK_OK(ram_->WriteObject(gpa, value));
   }
 
   const testing::GuardedRam ram_{kRamBytes, kGuarded};

@@ -24,6 +24,7 @@
 #include "virtio/pmem/pmem_device.h"
 #include "virtio/testing/driver_queue.h"
 #include "virtio/testing/guarded_ram.h"
+#include "virtio/testing/hostile_ring.h"
 #include "virtio/testing/test_transport.h"
 
 namespace bothy::virtio {
@@ -34,7 +35,6 @@ constexpr uint16_t kQueueSize = 16;
 constexpr uint64_t kRings = 0x1000;
 constexpr uint64_t kWindow = uint64_t{4} << 30;
 constexpr uint64_t kGuarded = 0x20000;  // no descriptor made here reaches it
-constexpr uint64_t kAvailable = kRings + 16 * kQueueSize;
 
 class Flushes final : public Flushable {
  public:
@@ -84,36 +84,23 @@ class Machine {
 
   void Step(FuzzInput& input) {
     switch (input.Take<uint8_t>() % 9) {
-      case 0: {  // a descriptor that is likely to be one
-        const uint64_t at = kRings + 16 * (input.Take<uint8_t>() % kQueueSize);
+      case 0: {
+        const uint64_t slot = ring_.Slot(input);
         const auto address = input.Take<uint16_t>();
-        Put<uint64_t>(at, address % 32 == 0 ? kWindow + address : 0x8000 + address);
-        Put<uint32_t>(at + 8, input.Take<uint8_t>() % 16);
-        Put<uint16_t>(at + 12, input.Take<uint8_t>() % 8);
-        Put<uint16_t>(at + 14, input.Take<uint8_t>() % (kQueueSize + 1));
+        const uint32_t length = input.Take<uint8_t>() % 16;
+        ring_.PutLikely(slot, address % 32 == 0 ? kWindow + address : 0x8000U + address, length,
+                        input);
         break;
       }
-      case 1: {  // a descriptor that may be anything, but of what is guarded
-        const uint64_t at = kRings + 16 * (input.Take<uint8_t>() % kQueueSize);
-        const auto address = input.Take<uint64_t>();
-        const auto length = input.Take<uint32_t>();
-        const bool harmless =
-            address >= kRamBytes || length > kRamBytes || address + length <= kGuarded;
-        Put<uint64_t>(at, address);
-        Put<uint32_t>(at + 8, harmless ? length : kRamBytes);
-        Put<uint16_t>(at + 12, input.Take<uint16_t>());
-        Put<uint16_t>(at + 14, input.Take<uint16_t>());
+      case 1:
+        ring_.PutAny(input);
         break;
-      }
-      case 2: {  // offer a head
-        const auto index = *ram_->ReadObject<uint16_t>(kAvailable + 2);
-        Put<uint16_t>(kAvailable + 4 + 2 * (index % kQueueSize), input.Take<uint8_t>());
-        Put<uint16_t>(kAvailable + 2, static_cast<uint16_t>(index + 1));
+      case 2:
+        ring_.Offer(input);
         device_.OnDoorbell(0);
         break;
-      }
-      case 3:  // any available index
-        Put<uint16_t>(kAvailable + 2, input.Take<uint16_t>());
+      case 3:
+        ring_.PutIndex(input);
         device_.OnDoorbell(0);
         break;
       case 4:
@@ -167,15 +154,12 @@ class Machine {
     loop_->Post([&done] { done = true; });
     loop_->RunUntil([&done] { return done; });
   }
-  template <typename T>
-  void Put(uint64_t gpa, T value) {
-    CHECK_OK(ram_->WriteObject(gpa, value));
-  }
 
   // The memory of persistent memory, which its own device may not touch.
   const Mapping window_ =
       *Mapping::Create(1 << 20, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0, "persistent memory");
   const testing::GuardedRam ram_{kRamBytes, kGuarded};
+  testing::HostileRing ring_{*ram_, kRings, kQueueSize, kGuarded};
   std::unique_ptr<IoLoop> loop_ =
       *IoLoop::Create({.engine = IoLoop::Engine::kThreadPool, .pool_threads = 1});
   Flushes flushes_;
