@@ -201,6 +201,21 @@ TEST_F(BalloonDeviceTest, TooManyPagesAtOnceBreakIt) {
   EXPECT_EQ(answers, 1);
 }
 
+// Rings that are zero all of a sudden, under the device's hands.
+TEST_F(BalloonDeviceTest, ADriverThatPutsItsOwnRingsInBreaksItselfAlone) {
+  Activate();
+  PutIn({0x1000 / kPage});
+  EXPECT_THAT(transport_.broken, ::testing::SizeIs(1));
+  device_.Reset([] {});
+  Activate();
+  Report(0x1000, 0x4000);
+  EXPECT_TRUE(queues_[kReports].TakeUsed().has_value());
+  EXPECT_THAT(transport_.broken, ::testing::SizeIs(1));
+  const DriverQueue::Buffer buffer = {.gpa = kBuffer, .length = 4};
+  Offer(kDeflate, {&buffer, 1});
+  EXPECT_TRUE(queues_[kDeflate].TakeUsed().has_value());
+}
+
 TEST_F(BalloonDeviceTest, FreePagesThatAreReportedGoToTheHost) {
   Activate();
   // Only whole pages.
